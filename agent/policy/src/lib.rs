@@ -1,0 +1,1 @@
+//! Topology, placement and lease life cycle as pure functions of values.

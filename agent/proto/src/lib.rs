@@ -1,0 +1,1 @@
+//! Wire messages between the agent and its clients, and a blocking client.

@@ -1,0 +1,1 @@
+//! A MIG-true libnvidia-ml.so.1 without hardware.

@@ -1,0 +1,1 @@
+//! The C border of the SPANK plugin: spank_migshare.so.

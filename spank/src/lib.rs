@@ -1,0 +1,1 @@
+//! The logic of the SPANK plugin: options, leases, task environment and device filter.

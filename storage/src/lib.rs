@@ -1,0 +1,1 @@
+//! A caching file-system sidecar that splits reads between cache and backend.

@@ -1,0 +1,1 @@
+//! A throw-away Slurm cluster on loopback, and what the cluster stories share.

@@ -1,0 +1,1 @@
+//! Rules about the code that are checked as tests.
