@@ -1,1 +1,25 @@
-//! Wire messages between the agent and its clients, and a blocking client.
+//! What the agent and its clients say to each other: ids, messages, error codes, names of environment
+//! variables, and a blocking client.
+//!
+//! This crate has no opinion: it decides nothing, stores nothing and knows neither Slurm nor NVML. It is
+//! linked into the SPANK plugin, so it starts no thread and every socket call has a deadline.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod client;
+pub mod codec;
+pub mod env;
+pub mod ids;
+pub mod leaf;
+pub mod message;
+pub mod status;
+
+pub use client::{Client, ClientError};
+pub use ids::{GpuUuid, JobKey, Placement, StepId};
+pub use leaf::Leaf;
+pub use message::{Reply, Request};
+
+/// The newest protocol version that this crate speaks.
+pub const PROTOCOL: u32 = 1;
+/// The oldest protocol version that this crate still speaks.
+pub const PROTOCOL_MIN: u32 = 1;

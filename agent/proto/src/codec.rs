@@ -1,0 +1,85 @@
+//! Lines of JSON with a limit. Bytes come from other users' processes: nothing here panics on any of them.
+
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::{BufRead, Read};
+
+/// Longest line on the wire in bytes, line feed included. A status of 16 GPUs of 7 leaves is about 40 KiB.
+pub const LINE_LIMIT: usize = 64 * 1024;
+
+/// Why a line is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Longer than [`LINE_LIMIT`].
+    #[error("line is longer than {LINE_LIMIT} bytes")]
+    TooLong,
+    /// The peer hung up in the middle of a line, or before one.
+    #[error("connection closed before the end of a line")]
+    Closed,
+    /// Not the JSON of the expected message.
+    #[error("not a valid message")]
+    Malformed(#[source] serde_json::Error),
+    /// Reading failed.
+    #[error("read failed")]
+    Io(#[from] std::io::Error),
+}
+
+/// The line for a message, line feed included. Fails with [`CodecError::TooLong`] above the limit.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let mut line = serde_json::to_vec(message).map_err(CodecError::Malformed)?;
+    line.push(b'\n');
+    if line.len() > LINE_LIMIT { Err(CodecError::TooLong) } else { Ok(line) }
+}
+
+/// The message in a line, with or without its line feed.
+pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, CodecError> {
+    if line.len() > LINE_LIMIT {
+        return Err(CodecError::TooLong);
+    }
+    serde_json::from_slice(line).map_err(CodecError::Malformed)
+}
+
+/// Reads one line and the message in it. Never holds more than [`LINE_LIMIT`] bytes.
+pub fn read<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<T, CodecError> {
+    let mut line = Vec::new();
+    from.take(LINE_LIMIT as u64).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        return decode(&line);
+    }
+    Err(if line.len() == LINE_LIMIT { CodecError::TooLong } else { CodecError::Closed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Reply, Request, StatusQuery};
+
+    #[test]
+    fn a_message_survives_the_wire() {
+        let line = encode(&Request::Status(StatusQuery {})).unwrap();
+        assert_eq!(line, b"{\"status\":{}}\n");
+        let back: Request = read(&mut line.as_slice()).unwrap();
+        assert_eq!(back, Request::Status(StatusQuery {}));
+    }
+
+    #[test]
+    fn a_line_above_the_limit_is_refused_without_reading_on() {
+        let endless = std::io::repeat(b'x');
+        let got = read::<Reply>(&mut std::io::BufReader::new(endless));
+        assert!(matches!(got, Err(CodecError::TooLong)));
+    }
+
+    #[test]
+    fn half_a_line_is_a_closed_connection() {
+        assert!(matches!(read::<Request>(&mut &b"{\"stat"[..]), Err(CodecError::Closed)));
+        assert!(matches!(read::<Request>(&mut &b""[..]), Err(CodecError::Closed)));
+    }
+
+    #[test]
+    fn garbage_is_malformed() {
+        for line in
+            [&b"\n"[..], b"null\n", b"{}\n", b"\xff\xfe\n", b"{\"grant\":{\"job\":-1}}\n", b"[[[[[[\n"]
+        {
+            assert!(matches!(read::<Request>(&mut &line[..]), Err(CodecError::Malformed(_))), "{line:?}");
+        }
+    }
+}

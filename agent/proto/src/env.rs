@@ -1,0 +1,79 @@
+//! Every environment variable that migshare reads or sets, in one place.
+//!
+//! The table is data so that documentation and tests can walk it.
+
+/// Who gives a variable its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Set for one task of a step.
+    Task,
+    /// Set alike for all tasks of a step on a node.
+    Step,
+    /// Read by the programs of migshare from the environment of whoever starts them.
+    Input,
+}
+
+/// One documented variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// The name in the environment.
+    pub name: &'static str,
+    /// Who gives it its value.
+    pub scope: Scope,
+    /// What it holds.
+    pub meaning: &'static str,
+}
+
+/// MIG UUIDs of this task's leaves, comma separated; what CUDA enumerates.
+pub const CUDA_VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+/// MIG UUIDs of all leaves of the step on this node: a container is started once for all its tasks.
+pub const NVIDIA_VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
+/// MIG UUIDs of this task's leaves, comma separated.
+pub const LEAVES: &str = "MIGSHARE_LEAVES";
+/// Number of this task's leaves.
+pub const LEAF_COUNT: &str = "MIGSHARE_LEAF_COUNT";
+/// Where this task's leaves are: `gpu/start:size` with the GPU's index, comma separated.
+pub const PLACEMENTS: &str = "MIGSHARE_PLACEMENTS";
+/// Profile names of this task's leaves, comma separated.
+pub const PROFILES: &str = "MIGSHARE_PROFILES";
+/// Memory of this task's smallest leaf in MiB.
+pub const MEMORY_MIB: &str = "MIGSHARE_MEMORY_MIB";
+/// MIG UUIDs of all leaves of the step on this node, comma separated.
+pub const STEP_LEAVES: &str = "MIGSHARE_STEP_LEAVES";
+/// Rank of this task among the tasks of the step on this node, from 0.
+pub const RANK: &str = "MIGSHARE_RANK";
+/// Number of tasks of the step on this node.
+pub const SIZE: &str = "MIGSHARE_SIZE";
+/// Path of the agent's socket, for the command line.
+pub const SOCKET: &str = "MIGSHARE_SOCKET";
+
+/// All variables, in the order of the documentation.
+pub const VARIABLES: &[Variable] = &[
+    Variable {
+        name: CUDA_VISIBLE_DEVICES,
+        scope: Scope::Task,
+        meaning: "MIG UUIDs of the task's leaves, comma separated",
+    },
+    Variable {
+        name: NVIDIA_VISIBLE_DEVICES,
+        scope: Scope::Step,
+        meaning: "MIG UUIDs of all the step's leaves on the node",
+    },
+    Variable { name: LEAVES, scope: Scope::Task, meaning: "MIG UUIDs of the task's leaves, comma separated" },
+    Variable { name: LEAF_COUNT, scope: Scope::Task, meaning: "number of the task's leaves" },
+    Variable { name: PLACEMENTS, scope: Scope::Task, meaning: "gpu/start:size of each of the task's leaves" },
+    Variable { name: PROFILES, scope: Scope::Task, meaning: "profile name of each of the task's leaves" },
+    Variable { name: MEMORY_MIB, scope: Scope::Task, meaning: "memory of the task's smallest leaf, MiB" },
+    Variable {
+        name: STEP_LEAVES,
+        scope: Scope::Step,
+        meaning: "MIG UUIDs of all the step's leaves on the node",
+    },
+    Variable {
+        name: RANK,
+        scope: Scope::Task,
+        meaning: "rank of the task among the step's tasks on the node",
+    },
+    Variable { name: SIZE, scope: Scope::Step, meaning: "number of the step's tasks on the node" },
+    Variable { name: SOCKET, scope: Scope::Input, meaning: "path of the agent's socket, read by `migshare`" },
+];

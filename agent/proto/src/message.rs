@@ -1,0 +1,236 @@
+//! The messages. One line of JSON each; a client says hello first, then asks; every request has one reply.
+//!
+//! ```text
+//! client                         agent
+//!   {"hello":{…}}          ->
+//!                          <-    {"hello":{…}}      versions agreed, or {"error":{"code":"version",…}} and the end
+//!   {"open_lease":{…}}     ->
+//!                          <-    {"lease":{…}}      or {"refused":{…}} or {"error":{…}}
+//! ```
+//!
+//! Changing a message means a new golden file and, if an old peer would misread it, a new version.
+
+use crate::ids::{JobKey, StepId};
+use crate::leaf::Leaf;
+use crate::status::Status;
+use serde::{Deserialize, Serialize};
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// First line of every connection.
+    Hello(Hello),
+    /// Hold leaves for a job on this node. Asking again for the same job and count gives the same lease. Root only.
+    OpenLease(OpenLease),
+    /// Give a step leaves out of its job's lease. Asking again for the same step gives the same grant. Root only.
+    Grant(GrantStep),
+    /// All leaves of a job, without a grant: for batch, interactive and extern steps. Root only.
+    JobLeaves(JobLeaves),
+    /// End a step's grant. Ending an unknown grant is not an error. Root only.
+    Release(ReleaseGrant),
+    /// End a job's lease. Ending an unknown lease is not an error. Root only.
+    CloseLease(CloseLease),
+    /// The node's GPUs, leaves and leases. Anybody may ask.
+    Status(StatusQuery),
+}
+
+/// Versions and names, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Newest protocol version that the sender speaks; in the agent's answer: the version agreed.
+    pub protocol: u32,
+    /// Oldest protocol version that the sender speaks.
+    pub oldest: u32,
+    /// Program and version, for the log: `spank 0.1.0`.
+    pub program: String,
+}
+
+/// How a request's leaves should lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// As the site's configuration and the node's driver suggest.
+    #[default]
+    Default,
+    /// On one GPU, then on GPUs of one NUMA node.
+    Pack,
+    /// Over as many GPUs, and so PCIe links, as possible.
+    Spread,
+}
+
+/// What the user asked for beyond a number of leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Shape {
+    /// How the leaves should lie.
+    #[serde(default)]
+    pub spread: Spread,
+}
+
+/// See [`Request::OpenLease`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLease {
+    /// The job.
+    pub job: JobKey,
+    /// Leaves on this node, as slurmctld counts them.
+    pub leaves: u32,
+    /// How they should lie.
+    #[serde(default)]
+    pub shape: Shape,
+}
+
+/// See [`Request::Grant`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantStep {
+    /// The job; its lease must be open.
+    pub job: JobKey,
+    /// The step.
+    pub step: StepId,
+    /// Leaves of this step on this node, as slurmctld counts them.
+    pub leaves: u32,
+    /// Tasks of this step on this node.
+    pub tasks: u32,
+    /// How the leaves should lie.
+    #[serde(default)]
+    pub shape: Shape,
+    /// Process id of the slurmstepd that holds the grant: when it is gone, so is the grant.
+    pub holder: u32,
+}
+
+/// See [`Request::JobLeaves`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLeaves {
+    /// The job; its lease must be open.
+    pub job: JobKey,
+}
+
+/// See [`Request::Release`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseGrant {
+    /// The job.
+    pub job: JobKey,
+    /// The step.
+    pub step: StepId,
+}
+
+/// See [`Request::CloseLease`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseLease {
+    /// Slurm's job id.
+    pub job: u32,
+    /// The user that owns the job.
+    pub uid: u32,
+    /// Start time of the run that ended; without it every lease of this job and user on the node ends.
+    pub start: Option<i64>,
+}
+
+/// See [`Request::Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StatusQuery {}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Answer to hello.
+    Hello(Hello),
+    /// Answer to `open_lease`, `job_leaves`: the lease is on disk.
+    Lease(LeaseReply),
+    /// Answer to `grant`: the grant is on disk.
+    Granted(GrantReply),
+    /// Answer to `release`, `close_lease`: it is on disk.
+    Done(Done),
+    /// Answer to `status`.
+    Status(Box<Status>),
+    /// The agent works, and says no for a reason.
+    Refused(Refused),
+    /// The request could not be served.
+    Error(ErrorReply),
+}
+
+/// A job's leaves on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReply {
+    /// The leaves, in the order in which tasks should take them.
+    pub leaves: Vec<Leaf>,
+    /// Major number of the capability device files (`nvidia-caps` in /proc/devices).
+    pub caps_major: Option<u32>,
+}
+
+/// A step's leaves on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantReply {
+    /// The leaves of the step, in the order in which tasks take them.
+    pub leaves: Vec<Leaf>,
+    /// For each local task, the positions of its leaves in `leaves`.
+    pub tasks: Vec<Vec<u32>>,
+    /// Major number of the capability device files (`nvidia-caps` in /proc/devices).
+    pub caps_major: Option<u32>,
+    /// Leaves that this step shares with others of its job, because it asked for more than was free.
+    pub shared: u32,
+}
+
+/// An acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// Whether there was anything to end.
+    pub found: bool,
+}
+
+/// Why the agent says no. A refusal is not an error: the agent works and knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The kind of reason, for programs.
+    pub reason: Reason,
+    /// The reason with names and numbers, and the way out, for people.
+    pub text: String,
+}
+
+/// The kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Not enough usable leaves are free on this node.
+    NoLeaves,
+    /// A step has more tasks than leaves.
+    FewerLeavesThanTasks,
+    /// A step asks for more leaves than its job holds on this node.
+    BeyondLease,
+    /// The job has no lease on this node.
+    NoLease,
+    /// The lease exists with another number of leaves.
+    LeaseDiffers,
+    /// The agent does not take new leases now.
+    NotServing,
+    /// The request makes no sense: zero leaves, zero tasks.
+    BadRequest,
+}
+
+/// Something went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// The kind of error, for programs.
+    pub code: ErrorCode,
+    /// What went wrong, for people.
+    pub text: String,
+}
+
+/// The kinds of error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// No common protocol version.
+    Version,
+    /// The line is not a request, or is too long.
+    Malformed,
+    /// The peer's user may not ask this.
+    Permission,
+    /// The journal cannot be written: nothing was changed.
+    Journal,
+    /// NVML failed: the hardware is in the state that `status` shows.
+    Hardware,
+    /// The agent is too busy or is stopping; try again.
+    Busy,
+    /// A defect in the agent.
+    Internal,
+}

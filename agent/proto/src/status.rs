@@ -1,0 +1,125 @@
+//! The picture of a node that `migshare status` shows.
+
+use crate::ids::{GpuUuid, JobKey, Placement, StepId};
+use serde::{Deserialize, Serialize};
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Slurm's name of the node.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// NVML's driver version.
+    pub driver: String,
+    /// CUDA driver version, `major.minor`.
+    pub cuda: String,
+    /// Name of the layout that idle GPUs are cut to.
+    pub layout: String,
+    /// Number of leaves that Slurm is told the node has.
+    pub counted: u32,
+    /// Number of leaves that can be leased or are leased now.
+    pub usable: u32,
+    /// The GPUs, by index.
+    pub gpus: Vec<GpuStatus>,
+    /// The open leases, by job.
+    pub leases: Vec<LeaseStatus>,
+    /// What is wrong on this node; empty where all is well.
+    pub problems: Vec<String>,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuStatus {
+    /// NVML index.
+    pub index: u32,
+    /// UUID.
+    pub uuid: GpuUuid,
+    /// Product name.
+    pub model: String,
+    /// PCI bus id.
+    pub pci_bus_id: String,
+    /// NUMA node, where the system tells.
+    pub numa: Option<u32>,
+    /// Placement units.
+    pub units: u8,
+    /// What state the GPU is in.
+    pub state: GpuState,
+    /// The instances on it, by start.
+    pub leaves: Vec<LeafStatus>,
+}
+
+/// What state a GPU is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuState {
+    /// It serves leases.
+    Serving,
+    /// MIG mode is off; it is none of ours.
+    MigOff,
+    /// NVML says that it is lost.
+    Lost,
+    /// It has to be reset before it can serve.
+    ResetRequired,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafStatus {
+    /// Where.
+    pub placement: Placement,
+    /// Profile name.
+    pub profile: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// GPU instance id.
+    pub gi: u32,
+    /// MIG UUID; empty where no compute instance stands.
+    pub uuid: String,
+    /// How often an instance was made here.
+    pub generation: u64,
+    /// What state it is in.
+    pub state: LeafState,
+    /// Why it is quarantined or foreign.
+    pub note: Option<String>,
+    /// Who holds it.
+    pub job: Option<JobKey>,
+    /// The steps that use it now.
+    pub steps: Vec<StepId>,
+}
+
+/// What state an instance is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeafState {
+    /// It can be leased.
+    Free,
+    /// A job holds it.
+    Leased,
+    /// It is kept out of use until somebody looks at it.
+    Quarantined,
+}
+
+/// One lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// The job.
+    pub job: JobKey,
+    /// When the lease was opened, seconds since the epoch.
+    pub opened: i64,
+    /// Number of leaves.
+    pub leaves: u32,
+    /// The steps with a grant and their number of leaves.
+    pub grants: Vec<GrantStatus>,
+}
+
+/// One grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantStatus {
+    /// The step.
+    pub step: StepId,
+    /// Number of leaves.
+    pub leaves: u32,
+    /// Process id of the slurmstepd that holds the grant.
+    pub holder: u32,
+}
