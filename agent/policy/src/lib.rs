@@ -4,4 +4,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod books;
+pub mod layout;
+pub mod node;
+pub mod placement;
+pub mod record;
 pub mod topology;
+
+pub use books::Books;
+pub use node::Node;
