@@ -5,6 +5,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod books;
+#[cfg(test)]
+mod fixture;
+pub mod geometry;
 pub mod layout;
 pub mod node;
 pub mod placement;

@@ -1,0 +1,171 @@
+//! How many instances each GPU gives: dynamic programming over the GPUs, exact for additive costs.
+//!
+//! A state after some GPUs is (GPUs used, instances taken, whether the current NUMA node is used). Both directions fix
+//! the number of GPUs beforehand, which leaves only few states that can still reach the goal.
+
+use super::Candidate;
+use super::offer::{Cost, Offers};
+
+/// What a distribution costs, less is better, field by field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Total {
+    /// NUMA nodes used (pack), or sum of squared counts (spread: least is most even).
+    shape: u32,
+    cost: Cost,
+}
+
+/// How many each GPU gives so that the fewest GPUs, then the fewest NUMA nodes, are used.
+pub(super) fn pack(offers: &[Offers], gpus: &[Candidate<'_>], count: usize) -> Option<Vec<usize>> {
+    let mut most: Vec<usize> = offers.iter().map(Offers::most).collect();
+    most.sort_unstable_by(|a, b| b.cmp(a));
+    let used = fewest(&most, count)?;
+    let mut order: Vec<usize> = (0..gpus.len()).collect();
+    order.sort_by_key(|&i| (gpus[i].numa, i));
+    // A GPU whose NUMA node is unknown is a node of its own.
+    let new_node = |at: usize| {
+        at == 0 || gpus[order[at]].numa.is_none() || gpus[order[at]].numa != gpus[order[at - 1]].numa
+    };
+    let starts: Vec<bool> = (0..order.len()).map(new_node).collect();
+    let problem = Problem { offers, order: &order, starts: &starts, used, count, even: false };
+    problem.solve()
+}
+
+/// How many each GPU gives so that the most GPUs are used, as evenly as possible.
+pub(super) fn spread(offers: &[Offers], count: usize) -> Option<Vec<usize>> {
+    let able = offers.iter().filter(|o| o.most() > 0).count();
+    let order: Vec<usize> = (0..offers.len()).collect();
+    let starts = vec![false; offers.len()];
+    let used = able.min(count);
+    Problem { offers, order: &order, starts: &starts, used, count, even: true }.solve()
+}
+
+/// The smallest number of GPUs that have `count` places, given their numbers in descending order.
+fn fewest(most: &[usize], count: usize) -> Option<usize> {
+    let mut have = 0;
+    if count == 0 {
+        return Some(0);
+    }
+    most.iter()
+        .position(|n| {
+            have += n;
+            have >= count
+        })
+        .map(|last| last + 1)
+}
+
+struct Problem<'a> {
+    offers: &'a [Offers],
+    /// GPUs in the order in which they are looked at.
+    order: &'a [usize],
+    /// Whether a new NUMA node starts at this position of `order`.
+    starts: &'a [bool],
+    /// Exactly so many GPUs give something.
+    used: usize,
+    /// Instances wanted.
+    count: usize,
+    /// Whether evenness counts instead of NUMA nodes.
+    even: bool,
+}
+
+impl Problem<'_> {
+    fn solve(&self) -> Option<Vec<usize>> {
+        let states = (self.used + 1) * (self.count + 1) * 2;
+        let mut now: Vec<Option<Total>> = vec![None; states];
+        now[0] = Some(Total::default());
+        let mut from: Vec<Vec<Option<Step>>> = Vec::with_capacity(self.order.len());
+        for at in 0..self.order.len() {
+            let (next, steps) = self.layer(at, &now);
+            from.push(steps);
+            now = next;
+        }
+        let goals = [self.state(self.used, self.count, false), self.state(self.used, self.count, true)];
+        let goal = goals.into_iter().filter(|&g| now[g].is_some()).min_by_key(|&g| now[g])?;
+        Some(self.walk_back(goal, &from))
+    }
+
+    fn state(&self, used: usize, taken: usize, node: bool) -> usize {
+        (used * (self.count + 1) + taken) * 2 + usize::from(node)
+    }
+
+    /// The best totals after one more GPU, and how each was reached.
+    fn layer(&self, at: usize, now: &[Option<Total>]) -> (Vec<Option<Total>>, Vec<Option<Step>>) {
+        let mut next: Vec<Option<Total>> = vec![None; now.len()];
+        let mut steps: Vec<Option<Step>> = vec![None; now.len()];
+        let rest = self.rest(at + 1);
+        for used in 0..=self.used {
+            for taken in 0..=self.count {
+                for node in [false, true] {
+                    let state = self.state(used, taken, node);
+                    let Some(total) = now[state] else { continue };
+                    let here = Here { used, taken, node: node && !self.starts[at], total };
+                    self.extend(at, here, &rest, &mut |to, better, give| {
+                        if next[to].is_none_or(|best| better < best) {
+                            next[to] = Some(better);
+                            steps[to] = Some(Step { state, give });
+                        }
+                    });
+                }
+            }
+        }
+        (next, steps)
+    }
+
+    /// Offers every number of instances that GPU `at` can give and from which the goal can still be reached.
+    fn extend(&self, at: usize, here: Here, rest: &[usize], reach: &mut impl FnMut(usize, Total, usize)) {
+        for (give, offer) in self.offers[self.order[at]].best.iter().enumerate() {
+            let (used, taken) = (here.used + usize::from(give > 0), here.taken + give);
+            let Some(offer) = offer else { continue };
+            let open = self.used.checked_sub(used);
+            let Some(&most) = open.and_then(|open| rest.get(open)) else { continue };
+            if taken > self.count || taken + most < self.count {
+                continue;
+            }
+            let shape = match (give, self.even) {
+                (0, _) => 0,
+                (_, true) => (give * give) as u32,
+                (_, false) => u32::from(!here.node),
+            };
+            let total = Total { shape: here.total.shape + shape, cost: here.total.cost.plus(offer.cost) };
+            reach(self.state(used, taken, here.node || give > 0), total, give);
+        }
+    }
+
+    /// Position n: the most that exactly n of the GPUs from `at` on can give together; as long as there are such GPUs.
+    fn rest(&self, at: usize) -> Vec<usize> {
+        let mut most: Vec<usize> = self.order[at..].iter().map(|&i| self.offers[i].most()).collect();
+        most.retain(|&n| n > 0);
+        most.sort_unstable_by(|a, b| b.cmp(a));
+        let mut sums = vec![0];
+        sums.extend(most.iter().scan(0, |sum, n| {
+            *sum += n;
+            Some(*sum)
+        }));
+        sums
+    }
+
+    fn walk_back(&self, goal: usize, from: &[Vec<Option<Step>>]) -> Vec<usize> {
+        let mut counts = vec![0; self.offers.len()];
+        let mut state = goal;
+        for at in (0..self.order.len()).rev() {
+            if let Some(step) = from[at][state] {
+                counts[self.order[at]] = step.give;
+                state = step.state;
+            }
+        }
+        counts
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Step {
+    state: usize,
+    give: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Here {
+    used: usize,
+    taken: usize,
+    node: bool,
+    total: Total,
+}
