@@ -1,0 +1,276 @@
+//! Which copy serves a clean hit: the pure core of splitting.
+//!
+//! A [`Splitter`] is told what happens (a read was issued, a read completed) together with the time, and
+//! answers where the next read goes. It does no IO, reads no clock and starts no thread, so that the daemon
+//! and the emulator ([`crate::emulate`]) run the same code. It does not know about files, validity or dirty
+//! data: only reads that both sides can serve are shown to it as a question; all others only as events.
+//!
+//! ```text
+//!   route(now, ask) -> Route          "a clean hit of so many bytes: where?"
+//!   issued(now, side, ask)            every read that really went to a side, also misses, fills, duplicates
+//!   completed(now, completion)
+//!   tick(now)                         at least every 100 ms
+//! ```
+
+mod interleave;
+mod netcas;
+mod orthus;
+mod profile;
+mod search;
+mod window;
+
+pub use netcas::Netcas;
+pub use orthus::Orthus;
+pub use profile::{Profile, ProfileError};
+pub use window::{Window, WindowConfig};
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds on a clock that only goes forward; the origin does not matter.
+pub type Nanos = u64;
+
+/// One millisecond in [`Nanos`].
+pub const MILLIS: Nanos = 1_000_000;
+/// One second in [`Nanos`].
+pub const SECOND: Nanos = 1_000_000_000;
+
+/// One of the two copies of a clean cached extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The local cache device.
+    Cache,
+    /// The remote file system.
+    Backend,
+}
+
+/// Who reads: requests with the same id belong to one reader that waits for them together. The daemon uses
+/// the open file, the emulator the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// Streams are told apart in this many buckets.
+    pub(crate) const BUCKETS: usize = 64;
+
+    pub(crate) fn bucket(self) -> usize {
+        (self.0 % Self::BUCKETS as u64) as usize
+    }
+}
+
+/// A clean hit that asks where to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Who reads.
+    pub stream: StreamId,
+    /// Bytes.
+    pub len: u32,
+}
+
+/// Where a clean hit is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// All of it at one side.
+    One(Side),
+    /// At the cache, and once more at the backend only to learn how fast it is; the cache's bytes count.
+    Probe,
+    /// The first `cache` bytes at the cache and the rest at the backend, at the same time.
+    Stripe {
+        /// Length of the cache's part, in bytes; a multiple of 4096.
+        cache: u32,
+    },
+}
+
+/// Names of the policies, as the command line and the configuration spell them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyName {
+    /// Every hit at the cache: plain caching.
+    CacheOnly,
+    /// Every hit at the backend.
+    BackendOnly,
+    /// The ratio of a measured Perf Profile, corrected by a network monitor (arXiv 2510.02323).
+    Netcas,
+    /// Non-hierarchical caching: random admission at a ratio found by slope following (FAST'21).
+    Orthus,
+    /// Bytes in flight per side, learned online.
+    #[default]
+    Window,
+}
+
+impl std::fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CacheOnly => "cache-only",
+            Self::BackendOnly => "backend-only",
+            Self::Netcas => "netcas",
+            Self::Orthus => "orthus",
+            Self::Window => "window",
+        })
+    }
+}
+
+/// A policy with its state.
+#[derive(Debug)]
+pub enum Policy {
+    /// See [`PolicyName::CacheOnly`].
+    CacheOnly,
+    /// See [`PolicyName::BackendOnly`].
+    BackendOnly,
+    /// A fixed share of requests at the cache, in percent, evenly interleaved.
+    Static(interleave::Interleave),
+    /// See [`PolicyName::Netcas`].
+    Netcas(Box<Netcas>),
+    /// See [`PolicyName::Orthus`].
+    Orthus(Box<Orthus>),
+    /// See [`PolicyName::Window`].
+    Window(Box<Window>),
+}
+
+impl Policy {
+    /// A fixed split: `percent` of the requests at the cache, evenly interleaved.
+    pub fn fixed(percent: u8) -> Self {
+        Self::Static(interleave::Interleave::new(percent))
+    }
+}
+
+/// What is in flight at one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InFlight {
+    /// Reads not yet completed.
+    pub reads: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// In-flight accounting of both sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outstanding {
+    /// At the cache.
+    pub cache: InFlight,
+    /// At the backend.
+    pub backend: InFlight,
+}
+
+impl Outstanding {
+    fn side(&mut self, side: Side) -> &mut InFlight {
+        match side {
+            Side::Cache => &mut self.cache,
+            Side::Backend => &mut self.backend,
+        }
+    }
+}
+
+/// One completed read.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// Who read.
+    pub stream: StreamId,
+    /// Where it was served.
+    pub side: Side,
+    /// Its length in bytes.
+    pub len: u32,
+    /// From issue to completion.
+    pub latency: Nanos,
+    /// Whether the side delivered the bytes.
+    pub ok: bool,
+    /// Whether a reader got these bytes (false: a probe or a background fill).
+    pub useful: bool,
+    /// Whether it was one part of a striped read.
+    pub striped: bool,
+}
+
+/// The splitter of one backend: in-flight accounting plus a policy.
+#[derive(Debug)]
+pub struct Splitter {
+    out: Outstanding,
+    policy: Policy,
+    oldest_backend: Option<Nanos>,
+    backend_live: bool,
+}
+
+/// A backend that answers nothing for this long while reads wait is not live.
+const BACKEND_SILENCE: Nanos = 250 * MILLIS;
+
+impl Splitter {
+    /// A splitter with nothing in flight.
+    pub fn new(policy: Policy) -> Self {
+        Self { out: Outstanding::default(), policy, oldest_backend: None, backend_live: true }
+    }
+
+    /// Decides one clean hit. The caller then reports each part with [`Self::issued`].
+    pub fn route(&mut self, now: Nanos, ask: Ask) -> Route {
+        let route = match &mut self.policy {
+            Policy::CacheOnly => Route::One(Side::Cache),
+            Policy::BackendOnly => Route::One(Side::Backend),
+            Policy::Static(interleave) => Route::One(interleave.next_side()),
+            Policy::Netcas(netcas) => Route::One(netcas.route(now)),
+            Policy::Orthus(orthus) => Route::One(orthus.route(now)),
+            Policy::Window(window) => return window.route(now, ask, &self.out, self.backend_live),
+        };
+        // A dead backend is left by every policy: the others would park all readers there.
+        if self.backend_live { route } else { Route::One(Side::Cache) }
+    }
+
+    /// A read was handed to `side`.
+    pub fn issued(&mut self, now: Nanos, side: Side, ask: Ask) {
+        let Ask { stream, len } = ask;
+        let slot = self.out.side(side);
+        slot.reads += 1;
+        slot.bytes += u64::from(len);
+        if side == Side::Backend && self.oldest_backend.is_none() {
+            self.oldest_backend = Some(now);
+        }
+        if let (Side::Backend, Policy::Window(window)) = (side, &mut self.policy) {
+            window.issued_to_backend(stream, len);
+        }
+    }
+
+    /// A read ended, well or badly.
+    pub fn completed(&mut self, now: Nanos, done: Completion) {
+        let slot = self.out.side(done.side);
+        slot.reads = slot.reads.saturating_sub(1);
+        slot.bytes = slot.bytes.saturating_sub(u64::from(done.len));
+        if done.side == Side::Backend {
+            self.backend_live = done.ok;
+            self.oldest_backend = (self.out.backend.reads > 0).then_some(now);
+        }
+        match &mut self.policy {
+            Policy::CacheOnly | Policy::BackendOnly | Policy::Static(_) => {}
+            Policy::Netcas(netcas) => netcas.completed(now, &done),
+            Policy::Orthus(orthus) => orthus.completed(&done),
+            Policy::Window(window) => window.completed(now, &done),
+        }
+    }
+
+    /// Lets time pass: notices a backend that went silent. Returns whether the backend counts as live.
+    pub fn tick(&mut self, now: Nanos) -> bool {
+        if self.oldest_backend.is_some_and(|since| now.saturating_sub(since) > BACKEND_SILENCE) {
+            self.backend_live = false;
+        }
+        self.backend_live
+    }
+
+    /// An outside signal (NVMe-oF controller state, Lustre import state) says that the backend is not live.
+    pub fn backend_reported_down(&mut self) {
+        self.backend_live = false;
+    }
+
+    /// What is in flight now.
+    pub fn outstanding(&self) -> Outstanding {
+        self.out
+    }
+
+    /// Whether the backend answered its last read.
+    pub fn backend_live(&self) -> bool {
+        self.backend_live
+    }
+
+    /// The policy's state, for `explain` and metrics.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
+#[cfg(test)]
+mod tests;

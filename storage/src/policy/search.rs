@@ -1,0 +1,326 @@
+//! Finds how many bytes to keep in flight at the backend, by measuring delivered bytes.
+//!
+//! The level (bytes in flight at the backend) fixes the split of a closed loop completely: what is not at
+//! the backend is at the cache. The rate over the level has plateaus (a saturated side) and, where a cache
+//! slows down under concurrency, a peak close to the far end, so climbing alone is not enough:
+//!
+//! ```text
+//!   Base (0) [-> Recall] -> Grow (1, 2, 4 … requests) -> Near (n-1, n-2, n-4 … of n in flight) -> Refine (+-step)
+//!     ^                       (a level that loses 15 % ends it)                                      |
+//!     |                                                                                        v
+//!     +------- the rate or the number in flight moved away ------------------------------- Hold (+- trials,
+//!                                                                                          ever rarer)
+//! ```
+//! It knows no clock: the caller ends epochs and hands in their rates.
+
+/// What one epoch showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Epoch {
+    /// Bytes per second that readers got.
+    pub(crate) rate: f64,
+    /// Largest number of bytes in flight at both sides together.
+    pub(crate) in_flight: u64,
+    /// Length of a typical read in bytes.
+    pub(crate) unit: u64,
+    /// Mean bytes in flight at the cache when a read was sent to the backend.
+    pub(crate) cache_when_spilled: u64,
+    /// Mean latency of the backend, in nanoseconds.
+    pub(crate) backend_latency: u64,
+}
+
+/// A level that was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Measured {
+    level: u64,
+    rate: f64,
+    keep: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Base,
+    Recall,
+    Grow,
+    Near { gap: u64 },
+    Refine { step: u64, up: bool },
+    Hold { left: u32 },
+    Trial { up: bool },
+}
+
+/// A gain below this is noise, and then the lower level wins: it asks less of a shared backend.
+const WORTH: f64 = 1.01;
+/// A level this much below the best ends a stage.
+const LOSING: f64 = 0.85;
+/// The held rate moved this far: what was learned may be wrong.
+const MOVED: f64 = 0.12;
+/// Hold epochs before the first trial, and the most between two.
+const FIRST_HOLD: u32 = 16;
+const LAST_HOLD: u32 = 2048;
+
+/// The search of one size class.
+#[derive(Debug)]
+pub(crate) struct Search {
+    stage: Stage,
+    level: u64,
+    best: Measured,
+    /// Best rate seen at any level; `best` may be a lower level that gives almost as much.
+    peak: f64,
+    hold_epochs: u32,
+    moved: u32,
+    held_in_flight: u64,
+    held_latency: u64,
+    fruitless: u32,
+    /// The level that paid before things changed: tried first when they change back.
+    recalled: Option<Measured>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Base,
+            level: 0,
+            best: Measured { level: 0, rate: 0.0, keep: 0 },
+            peak: 0.0,
+            hold_epochs: FIRST_HOLD,
+            moved: 0,
+            held_in_flight: 0,
+            held_latency: 0,
+            fruitless: 0,
+            recalled: None,
+        }
+    }
+}
+
+impl Search {
+    /// Bytes to keep in flight at the backend now.
+    pub(crate) fn level(&self) -> u64 {
+        self.level
+    }
+
+    /// Bytes that must be in flight at the cache before the backend gets any: protects a reader that comes
+    /// alone after a busy phase.
+    pub(crate) fn keep(&self) -> u64 {
+        if self.exploring() { 0 } else { self.best.keep }
+    }
+
+    /// Whether the level now in use is a trial and not the best known.
+    pub(crate) fn exploring(&self) -> bool {
+        !matches!(self.stage, Stage::Hold { .. })
+    }
+
+    /// Rate of the best level, in bytes per second; 0 before the first epoch.
+    pub(crate) fn best_rate(&self) -> f64 {
+        self.best.rate
+    }
+
+    /// Whether an epoch that delivered `bytes` in `seconds` can be ended early: it is lost. Judged only once
+    /// the best level would have delivered a fair number of reads of `unit`.
+    pub(crate) fn is_lost(&self, bytes: u64, seconds: f64, unit: u64) -> bool {
+        let expected = self.best.rate * seconds;
+        let share = bytes as f64 / expected.max(1.0);
+        let reads = expected / unit.max(1) as f64;
+        let trying = self.exploring() && self.stage != Stage::Base;
+        trying && (reads > 24.0 && share < 0.4 || reads > 96.0 && share < 0.7)
+    }
+
+    /// Begins anew, from plain caching.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { recalled: self.recalled, ..Self::default() };
+    }
+
+    /// Ends an epoch at [`Self::level`]; sets the next level.
+    pub(crate) fn epoch(&mut self, epoch: Epoch) {
+        let here = Measured { level: self.level, rate: epoch.rate, keep: epoch.cache_when_spilled * 3 / 4 };
+        match self.stage {
+            Stage::Base => {
+                self.best = Measured { keep: 0, ..here };
+                self.peak = here.rate;
+                match self.recalled {
+                    Some(good) => self.to(Stage::Recall, good.level),
+                    None => self.to(Stage::Grow, epoch.unit),
+                }
+            }
+            Stage::Recall => {
+                if self.take_if_better(here) {
+                    self.start_refine(&epoch);
+                } else {
+                    self.recalled = None;
+                    self.to(Stage::Grow, epoch.unit);
+                }
+            }
+            Stage::Grow => self.grow(here, &epoch),
+            Stage::Near { gap } => self.near(here, gap, &epoch),
+            Stage::Refine { step, up } => self.refine(here, step, up, &epoch),
+            Stage::Hold { left } => self.hold(here, left, &epoch),
+            Stage::Trial { up } => self.trial(here, up),
+        }
+    }
+
+    fn to(&mut self, stage: Stage, level: u64) {
+        self.stage = stage;
+        self.level = level;
+    }
+
+    fn take_if_better(&mut self, here: Measured) -> bool {
+        let better = if here.level > self.best.level {
+            here.rate > self.best.rate * WORTH
+        } else {
+            here.rate * WORTH > self.peak
+        };
+        self.peak = self.peak.max(here.rate);
+        if better {
+            self.best = here;
+        }
+        better
+    }
+
+    fn grow(&mut self, here: Measured, epoch: &Epoch) {
+        self.take_if_better(here);
+        if here.rate < self.best.rate * LOSING || here.level >= epoch.in_flight {
+            self.near_from(1, epoch);
+        } else {
+            self.to(Stage::Grow, here.level * 2);
+        }
+    }
+
+    fn near_from(&mut self, gap: u64, epoch: &Epoch) {
+        match epoch.in_flight.checked_sub(gap * epoch.unit) {
+            Some(level) if level > self.best.level / 2 && level > 0 => self.to(Stage::Near { gap }, level),
+            _ => self.start_refine(epoch),
+        }
+    }
+
+    fn near(&mut self, here: Measured, gap: u64, epoch: &Epoch) {
+        self.take_if_better(here);
+        self.near_from(gap * 2, epoch);
+    }
+
+    fn start_refine(&mut self, epoch: &Epoch) {
+        let step = (self.best.level / 4 / epoch.unit).max(1) * epoch.unit;
+        self.to(Stage::Refine { step, up: true }, self.best.level + step);
+    }
+
+    fn refine(&mut self, here: Measured, step: u64, up: bool, epoch: &Epoch) {
+        let better = self.take_if_better(here);
+        let (step, up) = match (better, up) {
+            (true, up) => (step, up),
+            (false, true) => (step, false),
+            (false, false) => (step / 2 / epoch.unit * epoch.unit, true),
+        };
+        let next = if up { self.best.level + step } else { self.best.level.saturating_sub(step) };
+        if step == 0 || (self.best.level == 0 && !up) {
+            self.start_hold(FIRST_HOLD);
+        } else {
+            self.to(Stage::Refine { step, up }, next);
+        }
+    }
+
+    fn start_hold(&mut self, epochs: u32) {
+        if self.best.level > 0 && self.recalled.is_none_or(|r| self.best.rate > r.rate * 0.95) {
+            self.recalled = Some(self.best);
+        }
+        self.hold_epochs = epochs;
+        self.moved = 0;
+        self.held_in_flight = 0;
+        self.to(Stage::Hold { left: epochs }, self.best.level);
+    }
+
+    fn hold(&mut self, here: Measured, left: u32, epoch: &Epoch) {
+        let ratio = here.rate / self.best.rate.max(1.0);
+        if self.held_in_flight == 0 {
+            self.held_in_flight = epoch.in_flight;
+            self.held_latency = epoch.backend_latency;
+        }
+        let latency = epoch.backend_latency as f64 / self.held_latency.max(1) as f64;
+        let concurrency = epoch.in_flight as f64 / self.held_in_flight.max(1) as f64;
+        let same = 0.6..=1.7;
+        let backend_moved = self.best.level > 0 && !same.contains(&latency);
+        let moved = (ratio - 1.0).abs() > MOVED || !same.contains(&concurrency) || backend_moved;
+        self.moved = if moved { self.moved + 1 } else { 0 };
+        if self.moved >= 3 {
+            // A rate that keeps moving although the search finds the same level is a noisy device.
+            self.restart();
+            return;
+        }
+        if !moved {
+            let drift = (here.rate - self.best.rate) / 8.0;
+            self.best.rate += drift;
+            self.peak += drift;
+            self.best.keep = if self.best.level == 0 { 0 } else { (self.best.keep * 7 + here.keep) / 8 };
+        }
+        if left > 0 {
+            self.stage = Stage::Hold { left: left - 1 };
+        } else {
+            let up = self.fruitless.is_multiple_of(2);
+            let step = (self.best.level / 8 / epoch.unit).max(1) * epoch.unit;
+            let level = if up { self.best.level + step } else { self.best.level.saturating_sub(step) };
+            self.to(Stage::Trial { up }, level);
+        }
+    }
+
+    fn trial(&mut self, here: Measured, up: bool) {
+        if self.take_if_better(here) {
+            self.fruitless = u32::from(!up);
+            self.start_hold(2);
+        } else {
+            self.fruitless += 1;
+            self.start_hold((self.hold_epochs * 2).min(LAST_HOLD));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the search against a known rate curve over the level, `n` requests of one byte in flight.
+    fn found(n: u64, rate: impl Fn(u64) -> f64) -> u64 {
+        let mut search = Search::default();
+        for _ in 0..200 {
+            let level = search.level().min(n);
+            search.epoch(Epoch {
+                rate: rate(level),
+                in_flight: n,
+                unit: 1,
+                cache_when_spilled: n - level,
+                backend_latency: 1,
+            });
+        }
+        search.best.level
+    }
+
+    #[test]
+    fn a_backend_that_only_costs_is_left_alone() {
+        assert_eq!(found(1, |w| if w == 0 { 54.0 } else { 2.5 }), 0);
+        assert_eq!(found(4, |w| 112.0 - 10.0 * w as f64), 0);
+    }
+
+    #[test]
+    fn a_peak_behind_a_plateau_is_found() {
+        // 1024 in flight: the backend saturates at 16, the cache is fast only with at most 4 inside.
+        let rate = |w: u64| if w >= 1020 { 112.0 } else { 62.0 } + 53.0 * (w.min(16) as f64) / 16.0;
+        let level = found(1024, rate);
+        assert!(level >= 1020, "{level}");
+    }
+
+    #[test]
+    fn of_equal_levels_the_lowest_wins() {
+        let level = found(256, |w| 100.0 + 50.0 * (w.min(16) as f64) / 16.0);
+        assert!((14..=17).contains(&level), "{level}");
+    }
+
+    #[test]
+    fn a_moved_rate_restarts_from_plain_caching() {
+        let mut search = Search::default();
+        let epoch = |rate| Epoch { rate, in_flight: 16, unit: 1, cache_when_spilled: 4, backend_latency: 1 };
+        for _ in 0..60 {
+            let level = search.level().min(16) as f64;
+            search.epoch(epoch(100.0 + level));
+        }
+        assert!(search.level() > 0 && !search.exploring());
+        for _ in 0..3 {
+            search.epoch(epoch(40.0));
+        }
+        assert_eq!(search.level(), 0);
+    }
+}

@@ -1,0 +1,82 @@
+use super::*;
+
+const ASK: Ask = Ask { stream: StreamId(7), len: 65536 };
+
+fn done(side: Side, latency: Nanos, ok: bool) -> Completion {
+    Completion { stream: ASK.stream, side, len: ASK.len, latency, ok, useful: true, striped: false }
+}
+
+fn every_policy() -> Vec<Policy> {
+    vec![
+        Policy::CacheOnly,
+        Policy::BackendOnly,
+        Policy::fixed(50),
+        Policy::Netcas(Box::new(Netcas::new(100.0, 100.0))),
+        Policy::Orthus(Box::default()),
+        Policy::Window(Box::new(Window::new(WindowConfig::default()))),
+    ]
+}
+
+#[test]
+fn a_silent_backend_is_left_by_every_policy_and_taken_again_when_it_answers() {
+    for policy in every_policy() {
+        let mut splitter = Splitter::new(policy);
+        splitter.issued(0, Side::Backend, ASK);
+        assert!(splitter.tick(100 * MILLIS));
+        assert!(!splitter.tick(300 * MILLIS));
+        for i in 0..50 {
+            let route = splitter.route(301 * MILLIS + i, ASK);
+            assert_ne!(route, Route::One(Side::Backend), "{:?}", splitter.policy());
+        }
+        splitter.completed(400 * MILLIS, done(Side::Backend, 400 * MILLIS, true));
+        assert!(splitter.tick(401 * MILLIS));
+    }
+}
+
+#[test]
+fn a_failed_backend_read_leaves_the_backend_at_once() {
+    let mut splitter = Splitter::new(Policy::BackendOnly);
+    splitter.issued(0, Side::Backend, ASK);
+    splitter.completed(1, done(Side::Backend, 1, false));
+    assert_eq!(splitter.route(2, ASK), Route::One(Side::Cache));
+}
+
+#[test]
+fn in_flight_accounting_returns_to_zero_whatever_the_order() {
+    let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    for i in 0..1000u64 {
+        let side = if i % 3 == 0 { Side::Backend } else { Side::Cache };
+        splitter.issued(i, side, ASK);
+        if i % 2 == 0 {
+            splitter.completed(i, done(side, 10, i % 7 != 0));
+        }
+    }
+    for i in (1..1000u64).step_by(2) {
+        let side = if i % 3 == 0 { Side::Backend } else { Side::Cache };
+        splitter.completed(2000 + i, done(side, 10, true));
+    }
+    assert_eq!(splitter.outstanding(), Outstanding::default());
+}
+
+#[test]
+fn a_dead_backend_is_probed_by_duplicates_only() {
+    let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    splitter.backend_reported_down();
+    let routes: Vec<Route> = (1..=10).map(|i| splitter.route(i * 50 * MILLIS, ASK)).collect();
+    assert!(routes.contains(&Route::Probe));
+    assert!(routes.iter().all(|r| matches!(r, Route::Probe | Route::One(Side::Cache))));
+}
+
+#[test]
+fn netcas_takes_the_formula_share_once_it_is_active() {
+    let mut splitter = Splitter::new(Policy::Netcas(Box::new(Netcas::new(80.0, 20.0))));
+    let mut cache = 0;
+    for i in 0..10_000u64 {
+        let now = i * MILLIS / 10;
+        let Route::One(side) = splitter.route(now, ASK) else { panic!("netcas splits whole reads") };
+        splitter.issued(now, side, ASK);
+        splitter.completed(now, done(side, MILLIS, true));
+        cache += u32::from(side == Side::Cache && i >= 5_000);
+    }
+    assert_eq!(cache, 4_000);
+}

@@ -1,0 +1,266 @@
+//! The `window` policy: bytes in flight at each side, learned online.
+//!
+//! A reader that waits for the backend is a reader that does not load the cache, so what matters is how many
+//! bytes wait where, not which share of the requests went where. The policy keeps a window of bytes at the
+//! backend per size class, finds it by measuring delivered bytes (`search`), and spills a hit only while
+//!
+//! ```text
+//!   the backend is live  and  backend in flight + len <= window  and  cache in flight >= what it needs
+//!   and the backend's expected delay is bearable  and  (polite) it is not slower than 1.7 x its minimum
+//! ```
+//! Large reads that come nearly alone may be striped over both sides. While a class uses no backend, reads
+//! that cost no latency (duplicates) tell whether the backend changed. It does no hedging: the daemon does,
+//! because only it can answer a reader twice.
+
+mod epoch;
+mod minimum;
+mod stripe;
+
+use super::search::Search;
+use super::{Ask, Completion, MILLIS, Nanos, Outstanding, Route, SECOND, Side, StreamId};
+use epoch::Meter;
+use minimum::ExpiringMin;
+use serde::Serialize;
+use stripe::Stripes;
+
+/// What an administrator may set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WindowConfig {
+    /// Spill only while the backend's latency is below 1.7 times its recent minimum.
+    pub polite: bool,
+    /// Most bytes in flight at the backend by spilled hits; `None`: no cap.
+    pub max_backend_bytes: Option<u64>,
+}
+
+/// Upper bounds of the size classes in bytes; the last class has none.
+const CLASS_BOUNDS: [u32; 2] = [16 << 10, 192 << 10];
+const CLASSES: usize = CLASS_BOUNDS.len() + 1;
+/// A backend this many times slower than its minimum is congested, for the polite mode.
+const POLITE_FACTOR: u64 = 17;
+/// A backend read may take this much longer than a cache read, and never less than `BEARABLE_FLOOR`.
+const BEARABLE_FACTOR: u64 = 64;
+const BEARABLE_FLOOR: Nanos = 50 * MILLIS;
+/// Time between duplicates while the backend gets no hits: within a minute after it was useful, later, and
+/// while it is down.
+const PROBE_HOPEFUL: Nanos = 200 * MILLIS;
+const PROBE_IDLE: Nanos = 5 * SECOND;
+const PROBE_DOWN: Nanos = 100 * MILLIS;
+const HOPE: Nanos = 60 * SECOND;
+
+#[derive(Debug, Default)]
+struct SideTiming {
+    mean: Nanos,
+    min: ExpiringMin,
+}
+
+impl SideTiming {
+    fn add(&mut self, now: Nanos, latency: Nanos) {
+        self.mean = if self.mean == 0 { latency } else { (self.mean * 7 + latency) / 8 };
+        self.min.add(now, latency);
+    }
+}
+
+/// Why the last question was answered as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The class's window is zero: the backend was measured to cost more than it gives.
+    #[default]
+    WindowZero,
+    /// The backend's window is full.
+    WindowFull,
+    /// The reader's own stream holds its share of the window.
+    StreamShare,
+    /// The cache would starve.
+    CacheNotBusy,
+    /// The backend is silent or failed its last read.
+    BackendDown,
+    /// The backend's expected delay is too long.
+    BackendSlow,
+    /// Polite mode: the backend is congested.
+    BackendCongested,
+    /// Spilled.
+    Spilled,
+    /// Striped.
+    Striped,
+}
+
+/// State of the policy.
+#[derive(Debug)]
+pub struct Window {
+    config: WindowConfig,
+    searches: [Search; CLASSES],
+    meter: Meter,
+    /// Bytes that each stream holds at the backend, by [`StreamId::bucket`].
+    held: [u64; StreamId::BUCKETS],
+    cache: SideTiming,
+    backend: SideTiming,
+    stripes: Stripes,
+    probe: Probe,
+    reason: Reason,
+}
+
+#[derive(Debug)]
+struct Probe {
+    last: Nanos,
+    /// When a hit was last spilled.
+    useful: Nanos,
+    /// Backend latency when the searches last decided against it.
+    known: Nanos,
+}
+
+impl Window {
+    /// A policy that knows nothing yet and therefore reads at the cache.
+    pub fn new(config: WindowConfig) -> Self {
+        Self {
+            config,
+            searches: Default::default(),
+            meter: Meter::default(),
+            held: [0; StreamId::BUCKETS],
+            cache: SideTiming::default(),
+            backend: SideTiming::default(),
+            stripes: Stripes::default(),
+            probe: Probe { last: 0, useful: 0, known: 0 },
+            reason: Reason::default(),
+        }
+    }
+
+    /// A read was handed to the backend.
+    pub(super) fn issued_to_backend(&mut self, stream: StreamId, len: u32) {
+        self.held[stream.bucket()] += u64::from(len);
+    }
+
+    pub(super) fn route(&mut self, now: Nanos, ask: Ask, out: &Outstanding, live: bool) -> Route {
+        let Ask { stream, len } = ask;
+        let reason = self.decide(now, ask, out, live);
+        self.reason = reason;
+        self.meter.arrived(stream, len, out, reason == Reason::Spilled);
+        match reason {
+            Reason::Spilled => {
+                self.probe.useful = now;
+                Route::One(Side::Backend)
+            }
+            Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
+            _ if self.probe_is_due(now, out, live) => Route::Probe,
+            _ => Route::One(Side::Cache),
+        }
+    }
+
+    fn decide(&mut self, now: Nanos, ask: Ask, out: &Outstanding, live: bool) -> Reason {
+        let Ask { stream, len } = ask;
+        if !live {
+            return Reason::BackendDown;
+        }
+        let congested = self.backend.mean * 10 > self.backend.min.get(now) * POLITE_FACTOR;
+        if self.config.polite && self.backend.mean > 0 && congested {
+            return Reason::BackendCongested;
+        }
+        if self.backend.mean > BEARABLE_FLOOR.max(self.cache.mean * BEARABLE_FACTOR) {
+            return Reason::BackendSlow;
+        }
+        if self.stripes.wants(len, out) {
+            return Reason::Striped;
+        }
+        let search = &self.searches[class_of(len)];
+        let window = search.level().min(self.config.max_backend_bytes.unwrap_or(u64::MAX));
+        if window == 0 {
+            Reason::WindowZero
+        } else if out.backend.bytes + u64::from(len) > window {
+            Reason::WindowFull
+        } else if self.held[stream.bucket()] + u64::from(len) > self.share_of(window, len) {
+            Reason::StreamShare
+        } else if out.cache.bytes < search.keep() {
+            Reason::CacheNotBusy
+        } else {
+            Reason::Spilled
+        }
+    }
+
+    /// The most one stream may hold at the backend: an even share, rounded up to whole reads. A stream with
+    /// all its reads parked there would stop asking the cache for anything.
+    fn share_of(&self, window: u64, len: u32) -> u64 {
+        let even = window / u64::from(self.meter.active_streams());
+        even.next_multiple_of(u64::from(len.max(1)))
+    }
+
+    fn probe_is_due(&mut self, now: Nanos, out: &Outstanding, live: bool) -> bool {
+        let hopeful = now.saturating_sub(self.probe.useful) < HOPE;
+        let every = match (live, hopeful) {
+            (false, _) => PROBE_DOWN,
+            (true, true) => PROBE_HOPEFUL,
+            (true, false) => PROBE_IDLE,
+        };
+        let due = out.backend.reads == 0 && now.saturating_sub(self.probe.last) >= every;
+        if due {
+            self.probe.last = now;
+        }
+        due
+    }
+
+    pub(super) fn completed(&mut self, now: Nanos, done: &Completion) {
+        if done.side == Side::Backend {
+            let held = &mut self.held[done.stream.bucket()];
+            *held = held.saturating_sub(u64::from(done.len));
+        }
+        if !done.ok {
+            return;
+        }
+        match done.side {
+            Side::Cache => self.cache.add(now, done.latency),
+            Side::Backend => self.backend_answered(now, done),
+        }
+        self.stripes.completed(done);
+        if let Some((class, epoch)) = self.meter.completed(now, done, self.backend.mean, &self.searches) {
+            self.searches[class].epoch(epoch);
+            if self.searches[class].level() == 0 {
+                self.probe.known = self.backend.mean;
+            }
+            self.meter.restart(now);
+        }
+    }
+
+    fn backend_answered(&mut self, now: Nanos, done: &Completion) {
+        self.probe.last = now;
+        let before = self.backend.mean;
+        self.backend.add(now, done.latency);
+        let recovered = self.probe.known > 0 && done.latency * 3 < self.probe.known * 2;
+        // After a silence the mean holds the stall; a good answer must not wait for it to decay.
+        if before > BEARABLE_FLOOR && done.latency * 4 < before {
+            self.backend.mean = done.latency;
+        }
+        if !done.useful && recovered {
+            self.probe.known = done.latency;
+            self.searches.iter_mut().filter(|s| s.level() == 0).for_each(Search::restart);
+        }
+    }
+
+    /// The windows and what moved the split last.
+    pub fn snapshot(&self) -> WindowSnapshot {
+        WindowSnapshot {
+            backend_window_bytes: std::array::from_fn(|i| self.searches[i].level()),
+            best_rate_bytes_per_s: std::array::from_fn(|i| self.searches[i].best_rate()),
+            cache_latency_us: self.cache.mean / 1000,
+            backend_latency_us: self.backend.mean / 1000,
+            reason: self.reason,
+        }
+    }
+}
+
+/// What `explain`, `stats` and the metrics show of the policy.
+#[derive(Clone, Debug, Serialize)]
+pub struct WindowSnapshot {
+    /// Bytes to keep in flight at the backend, per size class (16 KiB, 192 KiB, larger).
+    pub backend_window_bytes: [u64; CLASSES],
+    /// Best delivered rate seen, per size class.
+    pub best_rate_bytes_per_s: [f64; CLASSES],
+    /// Mean latency of the cache in microseconds.
+    pub cache_latency_us: u64,
+    /// Mean latency of the backend in microseconds.
+    pub backend_latency_us: u64,
+    /// Why the last hit went where it went.
+    pub reason: Reason,
+}
+
+fn class_of(len: u32) -> usize {
+    CLASS_BOUNDS.iter().position(|bound| len <= *bound).unwrap_or(CLASS_BOUNDS.len())
+}

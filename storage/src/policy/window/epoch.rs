@@ -1,0 +1,104 @@
+//! Measures what readers got at one setting of the windows.
+//!
+//! ```text
+//!   restart -> settle (the old setting's requests drain) -> measure -> Epoch
+//! ```
+//! An epoch belongs to the size class that moved most bytes in it; only that class's search learns from it.
+
+use super::{CLASSES, class_of};
+use crate::policy::search::{Epoch, Search};
+use crate::policy::{Completion, MILLIS, Nanos, Outstanding, SECOND, StreamId};
+
+/// Reads an epoch needs, and the least and the most time it takes.
+const READS: u32 = 128;
+const SHORTEST: Nanos = 20 * MILLIS;
+const LONGEST: Nanos = SECOND;
+const SETTLE_READS: u32 = 16;
+
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    since: Nanos,
+    settled: Option<Nanos>,
+    reads: u32,
+    bytes: [u64; CLASSES],
+    in_flight: u64,
+    spilled: u64,
+    cache_when_spilled: u64,
+    streams: Streams,
+}
+
+/// Which streams were active: hashed into 64 bits, so more than 64 streams count as 64.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streams {
+    before: u64,
+    now: u64,
+}
+
+impl Meter {
+    /// Begins to settle at a new setting.
+    pub(super) fn restart(&mut self, now: Nanos) {
+        let streams = Streams { before: self.streams.now, now: 0 };
+        *self = Self { since: now, streams, ..Self::default() };
+    }
+
+    /// A hit arrived and was routed.
+    pub(super) fn arrived(&mut self, stream: StreamId, len: u32, out: &Outstanding, spilled: bool) {
+        let len = u64::from(len);
+        self.streams.now |= 1 << stream.bucket();
+        self.in_flight = self.in_flight.max(out.cache.bytes + out.backend.bytes + len);
+        if spilled {
+            self.spilled += 1;
+            self.cache_when_spilled += out.cache.bytes;
+        }
+    }
+
+    /// Streams seen lately, at least 1.
+    pub(super) fn active_streams(&self) -> u32 {
+        (self.streams.before | self.streams.now).count_ones().max(1)
+    }
+
+    /// A read completed; returns the class and the epoch when enough was seen.
+    pub(super) fn completed(
+        &mut self,
+        now: Nanos,
+        done: &Completion,
+        backend_latency: Nanos,
+        searches: &[Search; CLASSES],
+    ) -> Option<(usize, Epoch)> {
+        if !done.useful {
+            return None;
+        }
+        self.reads += 1;
+        self.bytes[class_of(done.len)] += u64::from(done.len);
+        let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
+        let Some(settled) = self.settled else {
+            if self.reads >= SETTLE_READS && now - self.since >= backend_latency.min(LONGEST) * 3 / 2 {
+                *self =
+                    Self { since: self.since, settled: Some(now), streams: self.streams, ..Self::default() };
+                return None;
+            }
+            let lost = self.lost(now, self.since, &searches[class]);
+            return lost.then(|| (class, self.epoch(now, self.since, backend_latency)));
+        };
+        let elapsed = now - settled;
+        let enough = self.reads >= READS && elapsed >= SHORTEST.max(backend_latency.min(LONGEST) * 3);
+        let over = enough || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
+        over.then(|| (class, self.epoch(now, settled, backend_latency)))
+    }
+
+    fn lost(&self, now: Nanos, since: Nanos, search: &Search) -> bool {
+        let bytes: u64 = self.bytes.iter().sum();
+        search.is_lost(bytes, (now - since) as f64 / SECOND as f64, bytes / u64::from(self.reads.max(1)))
+    }
+
+    fn epoch(&self, now: Nanos, since: Nanos, backend_latency: Nanos) -> Epoch {
+        let total: u64 = self.bytes.iter().sum();
+        Epoch {
+            rate: total as f64 * SECOND as f64 / (now - since).max(1) as f64,
+            in_flight: self.in_flight,
+            unit: (total / u64::from(self.reads.max(1))).max(4096),
+            cache_when_spilled: self.cache_when_spilled.checked_div(self.spilled).unwrap_or(0),
+            backend_latency,
+        }
+    }
+}
