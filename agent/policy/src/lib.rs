@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod ask;
 pub mod books;
 #[cfg(test)]
 mod fixture;
@@ -12,6 +13,8 @@ pub mod layout;
 pub mod node;
 pub mod placement;
 pub mod record;
+pub mod seen;
+pub mod tasks;
 pub mod topology;
 
 pub use books::Books;

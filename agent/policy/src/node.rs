@@ -23,13 +23,28 @@
 //!
 //! This module does no IO, has no clock (`now` is seconds since the epoch) and starts no thread.
 
+mod answer;
+mod available;
+mod cut;
+mod grant;
+mod reconcile;
+mod refusal;
+mod service;
+mod sight;
+mod status;
+mod work;
+
 use crate::books::Books;
 use crate::layout::Layout;
 use crate::placement::Direction;
-use crate::record::{Holder, LeafId, Record};
-use crate::topology::{GpuReport, Instance};
-use migshare_proto::message::Refused;
-use migshare_proto::{GpuUuid, JobKey, Leaf, StepId};
+use crate::record::{Holder, Place, Record};
+use migshare_proto::JobKey;
+use sight::Sight;
+use std::collections::BTreeSet;
+
+pub use crate::ask::{Ask, Verdict};
+pub use crate::seen::{Effect, Run, Seen};
+pub use status::Picture;
 
 /// What the site has decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,159 +53,6 @@ pub struct Rules {
     pub layout: Layout,
     /// How leaves lie when the request does not say.
     pub direction: Direction,
-}
-
-/// What a client asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Hold leaves for a job. Asking again for the same job and count gives the same lease.
-    Open {
-        /// The job.
-        job: JobKey,
-        /// Leaves, as slurmctld counts them.
-        leaves: u32,
-        /// How they should lie; `None` is the site's default.
-        direction: Option<Direction>,
-    },
-    /// Give a step leaves of its job's lease. Asking again for the same step gives the same grant.
-    Grant {
-        /// The job.
-        job: JobKey,
-        /// The step.
-        step: StepId,
-        /// Leaves of the step on this node.
-        leaves: u32,
-        /// Tasks of the step on this node.
-        tasks: u32,
-        /// How the leaves should lie; `None` is the site's default.
-        direction: Option<Direction>,
-        /// Who holds the grant.
-        holder: Holder,
-    },
-    /// All leaves of a job.
-    JobLeaves {
-        /// The job.
-        job: JobKey,
-    },
-    /// End a step's grant.
-    Release {
-        /// The job.
-        job: JobKey,
-        /// The step.
-        step: StepId,
-    },
-    /// End a job's leases.
-    Close {
-        /// Slurm's job id.
-        job: u32,
-        /// Its user.
-        uid: u32,
-        /// The run's start; `None` ends the leases of all runs.
-        start: Option<i64>,
-        /// Who says so.
-        how: crate::record::Ending,
-    },
-}
-
-/// The answer to an [`Ask`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The job's leaves, in the order in which tasks should take them.
-    Lease(Vec<Leaf>),
-    /// The step's leaves.
-    Granted {
-        /// In the order in which tasks take them.
-        leaves: Vec<Leaf>,
-        /// For each local task, the positions of its leaves in `leaves`.
-        tasks: Vec<Vec<u32>>,
-        /// How many of them other steps of the job use too.
-        shared: u32,
-    },
-    /// Ended; whether there was anything to end.
-    Done {
-        /// Whether there was.
-        found: bool,
-    },
-    /// No, and why.
-    Refused(Refused),
-    /// Not yet: instances are being made. Commit, then ask the same again after each later commit.
-    Wait,
-}
-
-/// What hardware and Slurm say. Given to [`Node::observe`] in the order in which it happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// A look at all GPUs. The first one after the start ends the start.
-    Scan(Vec<GpuReport>),
-    /// NVML as a whole does not answer; the next scan says that it does again.
-    NvmlDead(String),
-    /// A GPU was reported lost by an event or by a failed call.
-    GpuLost(GpuUuid),
-    /// [`Effect::Create`] succeeded.
-    Made {
-        /// The leaf of the effect.
-        leaf: LeafId,
-        /// What stands now.
-        instance: Instance,
-    },
-    /// [`Effect::Create`] failed.
-    MakeFailed {
-        /// The leaf of the effect.
-        leaf: LeafId,
-        /// NVML's words.
-        error: String,
-    },
-    /// [`Effect::Destroy`] succeeded.
-    Removed {
-        /// The leaf of the effect.
-        leaf: LeafId,
-    },
-    /// [`Effect::Destroy`] failed.
-    RemoveFailed {
-        /// The leaf of the effect.
-        leaf: LeafId,
-        /// NVML's words.
-        error: String,
-    },
-    /// A process that held a grant is gone.
-    HolderGone(Holder),
-    /// The jobs that Slurm runs on this node, completing ones included. Never sent when the controller did not answer.
-    Running {
-        /// The jobs.
-        jobs: Vec<Run>,
-        /// When they were asked for, seconds since the epoch: leases opened later say nothing about themselves.
-        asked: i64,
-    },
-}
-
-/// A job that Slurm runs on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// Slurm's job id.
-    pub job: u32,
-    /// When this run started, seconds since the epoch, where known.
-    pub start: Option<i64>,
-}
-
-/// What the owner of the hardware must do after a commit. Results come back as [`Seen`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Make an instance with a full-size compute instance, exactly there.
-    Create {
-        /// The leaf to be.
-        leaf: LeafId,
-        /// NVML profile id.
-        profile: u32,
-    },
-    /// Destroy an instance.
-    Destroy {
-        /// The leaf.
-        leaf: LeafId,
-        /// GPU instance id.
-        gi: u32,
-    },
-    /// Look at all GPUs again.
-    Scan,
 }
 
 /// A step that has not happened yet.
@@ -223,4 +85,91 @@ pub enum Service {
 pub struct Node {
     rules: Rules,
     books: Books,
+    sight: Sight,
+    /// The boot id that the kernel has now.
+    boot: String,
+    /// A defect: a committed record that contradicted the books. Shown as a problem, never hidden.
+    defect: Option<String>,
 }
+
+impl Node {
+    /// A node with these books, of which nothing has been seen yet. `boot` is the kernel's boot id.
+    pub fn new(rules: Rules, books: Books, boot: String) -> Node {
+        Node { rules, books, sight: Sight::default(), boot, defect: None }
+    }
+
+    /// Takes in what was seen. Nothing of it is durable; what follows from it comes from [`Node::work`].
+    pub fn observe(&mut self, now: i64, seen: Seen) {
+        match seen {
+            Seen::HolderGone(holder) => {
+                self.sight.gone.insert(holder);
+            }
+            Seen::Running { jobs, asked } => self.sight.stale = self.stale(&jobs, asked),
+            hardware => self.sight.observe(now, hardware),
+        }
+        self.forget_settled();
+    }
+
+    /// Takes in a proposal whose records are durable. Its effects are under way from here on.
+    pub fn commit(&mut self, proposal: &Proposal) {
+        for record in &proposal.records {
+            self.forget_processes(record);
+            if let Err(contradiction) = self.books.fold(record) {
+                debug_assert!(false, "{record:?}: {contradiction}");
+                self.defect = Some(format!("defect in migshare: {contradiction}"));
+            }
+        }
+        for effect in &proposal.effects {
+            self.sight.start(effect);
+        }
+        self.forget_settled();
+    }
+
+    /// The durable truth.
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// The processes that hold grants, each once.
+    pub fn holders(&self) -> BTreeSet<Holder> {
+        self.books.leases.values().flat_map(|l| l.grants.values()).map(|g| g.holder).collect()
+    }
+
+    /// Whether leases can be told from what stands: the boot is journalled and the hardware was seen.
+    fn ready(&self) -> bool {
+        self.sight.scanned && self.books.boot == self.boot
+    }
+
+    /// Leases that Slurm no longer runs, by a list asked for at `asked`.
+    fn stale(&self, jobs: &[Run], asked: i64) -> BTreeSet<JobKey> {
+        let runs = |key: &JobKey| {
+            jobs.iter().any(|run| run.job == key.job && run.start.is_none_or(|start| start <= key.start))
+        };
+        let old = self.books.leases.iter().filter(|(_, lease)| lease.opened + REAPER_GRACE <= asked);
+        old.map(|(key, _)| *key).filter(|key| !runs(key)).collect()
+    }
+
+    /// Processes seen on a leaf say nothing any more once the leaf changes hands.
+    fn forget_processes(&mut self, record: &Record) {
+        let picks = match record {
+            Record::Open { leaves, .. } => leaves.as_slice(),
+            Record::Close { job, .. } => self.books.leases.get(job).map_or(&[][..], |l| &l.leaves),
+            _ => &[],
+        };
+        for pick in picks {
+            self.sight.forget_processes(&pick.leaf.place);
+        }
+    }
+
+    /// Drops what was seen of holders, leases and places that the books no longer know.
+    fn forget_settled(&mut self) {
+        let held = self.holders();
+        self.sight.gone.retain(|holder| held.contains(holder));
+        self.sight.stale.retain(|job| self.books.leases.contains_key(job));
+        let known = |place: &Place| self.books.stands.contains_key(place);
+        self.sight.troubles.retain(|place, _| known(place));
+    }
+}
+
+/// A lease younger than this when the controller was asked may belong to a job that it had not listed yet, seconds.
+const REAPER_GRACE: i64 = 60;

@@ -1,0 +1,107 @@
+//! The picture that `migshare status` shows, without what only the daemon knows (names and versions).
+
+use super::Node;
+use super::sight::View;
+use crate::books::{Lease, Quarantine};
+use crate::record::Place;
+use crate::topology::{Health, Instance};
+use migshare_proto::JobKey;
+use migshare_proto::status::{GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus};
+
+/// What a node looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Name of the layout.
+    pub layout: String,
+    /// Leaves that Slurm is told the node has.
+    pub counted: u32,
+    /// Leaves that can serve.
+    pub usable: u32,
+    /// The GPUs, by index.
+    pub gpus: Vec<GpuStatus>,
+    /// The open leases, by job.
+    pub leases: Vec<LeaseStatus>,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Node {
+    /// The picture of this node.
+    pub fn status(&self) -> Picture {
+        let mut gpus: Vec<GpuStatus> = self.sight.gpus.values().map(|view| self.gpu_status(view)).collect();
+        gpus.sort_by_key(|gpu| gpu.index);
+        Picture {
+            layout: self.rules.layout.to_string(),
+            counted: self.counted(),
+            usable: self.usable(),
+            gpus,
+            leases: self.books.leases.iter().map(|(job, lease)| lease_status(*job, lease)).collect(),
+            problems: self.problems(),
+        }
+    }
+
+    fn gpu_status(&self, view: &View) -> GpuStatus {
+        let gpu = &view.gpu;
+        let mut leaves: Vec<LeafStatus> = view.instances.iter().map(|i| self.leaf_status(view, i)).collect();
+        leaves.sort_by_key(|leaf| leaf.placement);
+        GpuStatus {
+            index: gpu.index,
+            uuid: gpu.uuid.clone(),
+            model: gpu.model.clone(),
+            pci_bus_id: gpu.pci_bus_id.clone(),
+            numa: gpu.numa,
+            units: gpu.units,
+            state: match view.health {
+                Health::Mig => GpuState::Serving,
+                Health::MigOff => GpuState::MigOff,
+                Health::Lost => GpuState::Lost,
+                Health::ResetRequired => GpuState::ResetRequired,
+            },
+            leaves,
+        }
+    }
+
+    fn leaf_status(&self, view: &View, instance: &Instance) -> LeafStatus {
+        let place = view.place(instance.placement);
+        let profile = view.gpu.profile(instance.profile);
+        let job = self.books.lessee(&place);
+        let note = self.leaf_note(view, instance, &place);
+        LeafStatus {
+            placement: instance.placement,
+            profile: profile.map_or_else(|| format!("profile {}", instance.profile), |p| p.name.clone()),
+            memory_mib: profile.map_or(0, |p| p.memory_mib),
+            gi: instance.gi,
+            uuid: instance.compute.first().map_or_else(String::new, |c| c.uuid.clone()),
+            generation: self.books.stands.get(&place).map_or(0, |s| s.generation),
+            state: match (&note, job) {
+                (Some(_), _) => LeafState::Quarantined,
+                (None, Some(_)) => LeafState::Leased,
+                (None, None) => LeafState::Free,
+            },
+            note,
+            job,
+            steps: job.map_or_else(Vec::new, |job| self.steps_on(job, &place)),
+        }
+    }
+
+    fn leaf_note(&self, view: &View, instance: &Instance, place: &Place) -> Option<String> {
+        let quarantined = self.books.quarantines.iter().find(|(q, _)| q.overlaps(place));
+        let note = quarantined.map(|(_, Quarantine { note, .. })| note.clone());
+        note.or_else(|| self.intruded(view, instance).then(|| "used by a process of no job".to_owned()))
+    }
+
+    fn steps_on(&self, job: JobKey, place: &Place) -> Vec<migshare_proto::StepId> {
+        let grants = self.books.leases.get(&job).into_iter().flat_map(|lease| &lease.grants);
+        let uses = grants.filter(|(_, grant)| grant.leaves.iter().any(|leaf| leaf.place == *place));
+        uses.map(|(step, _)| *step).collect()
+    }
+}
+
+fn lease_status(job: JobKey, lease: &Lease) -> LeaseStatus {
+    let grants = lease.grants.iter().map(|(step, grant)| GrantStatus {
+        step: *step,
+        leaves: grant.leaves.len() as u32,
+        holder: grant.holder.pid,
+    });
+    LeaseStatus { job, opened: lease.opened, leaves: lease.charged, grants: grants.collect() }
+}
