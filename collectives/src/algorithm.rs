@@ -1,0 +1,125 @@
+//! The collectives as straight-line async functions over schedules.
+//!
+//! | bytes per rank          | all-reduce                         | the others            |
+//! |-------------------------|------------------------------------|-----------------------|
+//! | up to 56                | payload in the control line        | staging               |
+//! | up to [`FLAT_MAX`]      | everyone reduces everything        | staging               |
+//! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
+//! | all buffers in segment  | straight from and to user buffers  | straight from buffers |
+//! | from [`PULL_MIN`]       |                                    | process_vm_readv      |
+//!
+//! The choice follows from arguments that all ranks share, or from what all ranks published in the
+//! same step, so all take the same path. Sources are combined in rank order everywhere.
+
+pub(crate) mod all_reduce;
+pub(crate) mod combine;
+pub(crate) mod move_data;
+pub(crate) mod reduce;
+
+use crate::core::{Core, Op};
+use crate::datatype::{DataType, ReduceOp};
+use crate::error::Result;
+use crate::schedule::Steps;
+
+/// All-reduce: up to this many bytes every rank reduces everything.
+pub const FLAT_MAX: usize = 8 << 10;
+/// From this many bytes on, data moves by one copy where the kernel allows it.
+pub const PULL_MIN: usize = 64 << 10;
+
+/// A source in user memory. The caller of the operation keeps it valid until the operation ends.
+#[derive(Clone, Copy)]
+pub(crate) struct In(pub(crate) *const u8);
+
+/// A target in user memory, likewise.
+#[derive(Clone, Copy)]
+pub(crate) struct Out(pub(crate) *mut u8);
+
+impl In {
+    pub(crate) fn at(self, offset: usize) -> *const u8 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+impl Out {
+    pub(crate) fn at(self, offset: usize) -> *mut u8 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Which collective; part of the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Barrier,
+    Broadcast,
+    AllReduce,
+    Reduce,
+    ReduceScatter,
+    AllGather,
+    Gather,
+    Scatter,
+    AllToAll,
+}
+
+/// Everything that the ranks of one call must agree on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) kind: Kind,
+    pub(crate) data: DataType,
+    pub(crate) op: ReduceOp,
+    pub(crate) root: usize,
+    /// Elements per rank.
+    pub(crate) count: usize,
+}
+
+impl Call {
+    pub(crate) fn new(kind: Kind, data: DataType, count: usize) -> Self {
+        Self { kind, data, op: ReduceOp::Sum, root: 0, count }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.count * self.data.bytes()
+    }
+
+    /// Ten bits that differ, most likely, when ranks call different things.
+    fn signature(&self) -> u16 {
+        let small =
+            u64::from(self.kind as u8) | u64::from(self.data as u8) << 8 | u64::from(self.op as u8) << 16;
+        let mixed =
+            (small | (self.root as u64) << 24).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.count as u64;
+        (mixed.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 54) as u16
+    }
+
+    pub(crate) fn begin<'a>(&self, core: &'a Core, posts: u64) -> Result<Op<'a>> {
+        core.begin(self.signature(), posts)
+    }
+}
+
+/// Runs one collective to its end.
+pub(crate) async fn run(core: &Core, call: Call, send: In, recv: Out) -> Result<u64> {
+    match call.kind {
+        Kind::Barrier => barrier(core, &call).await,
+        Kind::AllReduce => all_reduce::all_reduce(core, call, send, recv).await,
+        _ if core.size() == 1 => {
+            core.check_fault()?;
+            // SAFETY: with one rank every collective is a copy of one block; the caller vouches for both.
+            unsafe { move_data::copy_own(recv.0, send.0, call.bytes()) };
+            Ok(())
+        }
+        Kind::Broadcast => move_data::broadcast(core, call, recv).await,
+        Kind::Reduce => reduce::reduce(core, call, send, recv).await,
+        Kind::ReduceScatter => reduce::reduce_scatter(core, call, send, recv).await,
+        Kind::AllGather => move_data::all_gather(core, call, send, recv).await,
+        Kind::Gather => move_data::gather(core, call, send, recv).await,
+        Kind::Scatter => move_data::scatter(core, call, send, recv).await,
+        Kind::AllToAll => move_data::all_to_all(core, call, send, recv).await,
+    }
+    .map(|()| 0)
+}
+
+/// All ranks have come when this returns.
+async fn barrier(core: &Core, call: &Call) -> Result<()> {
+    let op = call.begin(core, 1)?;
+    op.post(1);
+    op.reach_all(1).await
+}

@@ -1,0 +1,225 @@
+//! All-reduce by size.
+
+use crate::algorithm::combine::{STREAMING_MIN, combine, combine_into};
+use crate::algorithm::move_data::copy_own;
+use crate::algorithm::{Call, FLAT_MAX, In, Out};
+use crate::core::{Core, Op};
+use crate::error::{Error, Result};
+use crate::kernels::{copy, copy_streaming};
+use crate::line::INLINE_BYTES;
+use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, two_phase_posts};
+
+/// Bytes of one rank's slice of a chunk. Large enough to hide the flags, small enough that all slots of
+/// both ranks stay in a second-level cache of 2 MiB.
+const SLICE: usize = 128 << 10;
+/// Smaller slices let the phases of ranks overlap in the middle sizes.
+const SLICE_MIN: usize = 8 << 10;
+const NOT_IN_SEGMENT: u64 = u64::MAX;
+
+/// Combines `call.count` elements of all ranks and leaves the result on all.
+pub(crate) async fn all_reduce(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+    let bytes = call.bytes();
+    if core.size() == 1 {
+        core.check_fault()?;
+        // SAFETY: both are valid for the call's bytes and are equal or do not overlap.
+        unsafe { copy_own(recv.0, send.0, bytes) };
+        return Ok(());
+    }
+    if bytes <= INLINE_BYTES {
+        return inline(core, &call, send, recv).await;
+    }
+    if bytes <= FLAT_MAX.min(core.half_bytes()) {
+        return flat(core, &call, send, recv).await;
+    }
+    large(core, call, send, recv).await
+}
+
+/// The elements travel in the control lines: one line per rank and direction, no staging.
+async fn inline(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
+    let op = call.begin(core, 1)?;
+    op.gate().await?;
+    let bytes = call.bytes();
+    // SAFETY: the source is readable for `bytes`.
+    op.line(op.rank()).put(unsafe { std::slice::from_raw_parts(send.0, bytes) });
+    op.post(1);
+    op.reach_all(1).await?;
+    let mut payload = [[0_u64; INLINE_BYTES / 8]; crate::segment::layout::MAX_RANKS];
+    for rank in 0..op.size() {
+        // SAFETY: a payload of 56 bytes as bytes.
+        let raw = unsafe { std::slice::from_raw_parts_mut(payload[rank].as_mut_ptr().cast::<u8>(), bytes) };
+        op.line(rank).get(raw);
+    }
+    // SAFETY: sources are local copies, the target is writable for `bytes`.
+    unsafe { combine_into(call, op.size(), bytes, |rank| payload[rank].as_ptr().cast(), recv.0, false) };
+    Ok(())
+}
+
+/// One step: every rank copies in, waits for all, and combines everything itself.
+async fn flat(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
+    let op = call.begin(core, 1)?;
+    let (bytes, me) = (call.bytes(), op.rank());
+    // SAFETY: staging has room for `bytes`; it is ours until posted, and the peers' are theirs until
+    // their next post but one.
+    let fill = |_| unsafe { copy(op.staging(me), send.0, bytes) };
+    let drain = |_| {
+        let source = |rank| if rank == me { send.0 } else { op.staging(rank).cast_const() };
+        // SAFETY: as above; user buffers are valid for `bytes`.
+        unsafe { combine_into(call, op.size(), bytes, source, recv.0, false) }
+    };
+    exchange(&op, 1, fill, drain).await
+}
+
+/// Reduce-scatter and all-gather in chunks, or without any copy when all buffers are in the segment.
+async fn large(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+    let plan = Plan::new(core, &call);
+    let op = call.begin(core, two_phase_posts(1, plan.chunks))?;
+    op.gate().await?;
+    let segment = &core.charter.segment;
+    let ends = (segment.offset_of(send.0, call.bytes())?, segment.offset_of(recv.0, call.bytes())?);
+    let mut work = Chunked { op: &op, call, plan, send, recv };
+    if let (Some(from), Some(to)) = ends {
+        publish(&op, from as u64, to as u64);
+        op.post(1);
+        op.reach_all(1).await?;
+        if let Some(buffers) = all_buffers(&op, call.bytes())? {
+            straight(&op, &call, &buffers);
+            op.post(2);
+            return op.reach_all(2).await;
+        }
+        return two_phase(&op, 1, false, plan.chunks, work).await;
+    }
+    publish(&op, NOT_IN_SEGMENT, NOT_IN_SEGMENT);
+    work.fill(0);
+    op.post(2);
+    two_phase(&op, 1, true, plan.chunks, work).await
+}
+
+/// Tells the others where this rank's buffers are, together with the next post.
+fn publish(op: &Op<'_>, send: u64, recv: u64) {
+    let mut payload = [0; 16];
+    payload[..8].copy_from_slice(&send.to_ne_bytes());
+    payload[8..].copy_from_slice(&recv.to_ne_bytes());
+    op.line(op.rank()).put(&payload);
+}
+
+/// The buffers of all ranks, if all are in the segment.
+fn all_buffers(op: &Op<'_>, bytes: usize) -> Result<Option<Vec<(*const u8, *mut u8)>>> {
+    let charter = &op.core().charter;
+    let mut buffers = Vec::with_capacity(op.size());
+    for rank in 0..op.size() {
+        let mut raw = [[0_u8; 8]; 2];
+        op.line(rank).get(raw.as_flattened_mut());
+        let [send, recv] = raw.map(u64::from_ne_bytes);
+        if send == NOT_IN_SEGMENT {
+            return Ok(None);
+        }
+        let find = |offset| charter.segment.peer_buffer(charter.members[rank], offset, bytes);
+        match (find(send), find(recv)) {
+            (Some(send), Some(recv)) => buffers.push((send.cast_const(), recv)),
+            _ => return Err(Error::Corrupt { rank }),
+        }
+    }
+    Ok(Some(buffers))
+}
+
+/// Each rank combines its slice from everybody's source and writes it to everybody's target.
+fn straight(op: &Op<'_>, call: &Call, buffers: &[(*const u8, *mut u8)]) {
+    let size = call.data.bytes();
+    let (ranks, me) = (op.size(), op.rank());
+    // Slices begin at multiples of a cache line so that no line has two writers.
+    let slice = (call.bytes().div_ceil(ranks)).next_multiple_of(64.max(size));
+    let start = (slice * me).min(call.bytes());
+    let len = slice.min(call.bytes() - start);
+    let store = if call.bytes() >= STREAMING_MIN { copy_streaming } else { copy };
+    let source = |rank: usize| buffers[rank].0.wrapping_add(start);
+    // SAFETY: all buffers were checked to lie in the arenas of their ranks for the call's bytes; each
+    // rank touches its own slice only, and the owners wait for all ranks to be done.
+    unsafe {
+        combine(call, ranks, len, source, |at, block, bytes| {
+            for (_, target) in buffers {
+                store(target.add(start + at), block, bytes);
+            }
+        });
+    }
+}
+
+/// How a large call is cut.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Bytes of a rank's slice of a chunk.
+    slice: usize,
+    chunks: u64,
+}
+
+impl Plan {
+    fn new(core: &Core, call: &Call) -> Self {
+        let ranks = core.size();
+        let room = core.half_bytes() / DEPTH as usize / (ranks + 1);
+        let fair = call.bytes().div_ceil(ranks).div_ceil(2).max(SLICE_MIN);
+        let slice = fair.min(SLICE).min(room).next_multiple_of(64).min(room & !63);
+        Self { slice, chunks: call.bytes().div_ceil(slice * ranks) as u64 }
+    }
+}
+
+struct Chunked<'a> {
+    op: &'a Op<'a>,
+    call: Call,
+    plan: Plan,
+    send: In,
+    recv: Out,
+}
+
+impl Chunked<'_> {
+    /// Start and length of the slice of `rank` in chunk `c`, in the user's buffer.
+    fn range(&self, c: u64, rank: usize) -> (usize, usize) {
+        let start = (c as usize * self.op.size() + rank) * self.plan.slice;
+        let start = start.min(self.call.bytes());
+        (start, self.plan.slice.min(self.call.bytes() - start))
+    }
+
+    /// Where `owner` keeps, for chunk `c`, what is meant for `rank`; its result is in the last place.
+    fn slot(&self, c: u64, owner: usize, rank: usize) -> *mut u8 {
+        let slot = (self.op.size() + 1) * self.plan.slice;
+        self.op.staging(owner).wrapping_add(slot_offset(c, slot) + rank * self.plan.slice)
+    }
+
+    fn streaming(&self) -> bool {
+        self.call.bytes() >= STREAMING_MIN
+    }
+}
+
+impl TwoPhase for Chunked<'_> {
+    fn fill(&mut self, c: u64) {
+        for rank in self.op.peers() {
+            let (start, len) = self.range(c, rank);
+            // SAFETY: the slot is this rank's to write by the schedule; the source holds the range.
+            unsafe { copy(self.slot(c, self.op.rank(), rank), self.send.at(start), len) };
+        }
+    }
+
+    fn reduce(&mut self, c: u64) {
+        let (me, ranks) = (self.op.rank(), self.op.size());
+        let (start, len) = self.range(c, me);
+        let result = self.slot(c, me, ranks);
+        let source =
+            |rank| if rank == me { self.send.at(start) } else { self.slot(c, rank, me).cast_const() };
+        let store = if self.streaming() { copy_streaming } else { copy };
+        // SAFETY: peers' slots are readable by the schedule, the result's place is ours; a block of the
+        // user's target is written after the same block of the source was read.
+        unsafe {
+            combine(&self.call, ranks, len, source, |at, block, bytes| {
+                copy(result.add(at), block, bytes);
+                store(self.recv.at(start + at), block, bytes);
+            });
+        }
+    }
+
+    fn drain(&mut self, c: u64) {
+        let store = if self.streaming() { copy_streaming } else { copy };
+        for rank in self.op.peers() {
+            let (start, len) = self.range(c, rank);
+            // SAFETY: the peer's result is readable by the schedule, the target holds the range.
+            unsafe { store(self.recv.at(start), self.slot(c, rank, self.op.size()), len) };
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Combines one range of elements of all ranks, in rank order, in blocks that stay in the first-level cache.
+
+use crate::algorithm::Call;
+use crate::kernels::{Kernels, copy, copy_streaming};
+
+/// Bytes of a block: three of them fit into 32 KiB.
+const BLOCK: usize = 8 << 10;
+/// From this many bytes per call on, results bypass the caches.
+pub(crate) const STREAMING_MIN: usize = 1 << 20;
+
+/// A block of scratch memory of the calling thread's stack.
+#[repr(align(64))]
+struct Scratch(#[allow(dead_code, reason = "used through its address")] [u8; BLOCK]);
+
+/// Combines `len` bytes (whole elements) of `ranks` sources. `target` gets each finished block, as
+/// `(offset, block, bytes)`.
+///
+/// # Safety
+/// `source(rank)` is readable for `len` bytes for all ranks.
+pub(crate) unsafe fn combine(
+    call: &Call,
+    ranks: usize,
+    len: usize,
+    source: impl Fn(usize) -> *const u8,
+    mut target: impl FnMut(usize, *const u8, usize),
+) {
+    let mut scratch = std::mem::MaybeUninit::<Scratch>::uninit();
+    let block = scratch.as_mut_ptr().cast::<u8>();
+    let mut at = 0;
+    while at < len {
+        let bytes = BLOCK.min(len - at);
+        // SAFETY: the block has room for BLOCK bytes; sources as promised.
+        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block) };
+        target(at, block, bytes);
+        at += bytes;
+    }
+}
+
+/// Combines straight into `target`, which may be this rank's own source.
+///
+/// # Safety
+/// As [`combine`], and `target` is writable for `len` bytes.
+pub(crate) unsafe fn combine_into(
+    call: &Call,
+    ranks: usize,
+    len: usize,
+    source: impl Fn(usize) -> *const u8,
+    target: *mut u8,
+    streaming: bool,
+) {
+    if ranks == 2 && !streaming {
+        // SAFETY: element by element, the target is written after both sources were read.
+        return unsafe { combine_block(call, 2, len, source, target) };
+    }
+    let store = if streaming { copy_streaming } else { copy };
+    // SAFETY: a block of the target is written after all sources of the block were read.
+    unsafe { combine(call, ranks, len, source, |at, block, bytes| store(target.add(at), block, bytes)) }
+}
+
+/// # Safety
+/// As [`combine_into`].
+#[inline]
+unsafe fn combine_block(
+    call: &Call,
+    ranks: usize,
+    len: usize,
+    source: impl Fn(usize) -> *const u8,
+    target: *mut u8,
+) {
+    let kernels = Kernels::get();
+    let count = len / call.data.bytes();
+    // SAFETY: promised by the caller; the target is a source itself only where ranks are two.
+    unsafe {
+        if ranks == 1 {
+            copy(target, source(0), len);
+            return;
+        }
+        kernels.reduce(call.data, call.op, target, source(0), source(1), count);
+        for rank in 2..ranks {
+            kernels.reduce(call.data, call.op, target, target, source(rank), count);
+        }
+        kernels.finish(call.data, call.op, target, count, ranks);
+    }
+}

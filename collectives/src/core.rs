@@ -1,0 +1,278 @@
+//! The synchronisation of one communicator: numbered posts, waits for posts, and the end by a fault.
+//!
+//! Every operation `k` owns the steps `base(k)+1 ..= base(k)+posts(k)`, and `base(k+1)` is the last of
+//! them; both follow from the arguments, so they are equal on all ranks. A rank posts steps in order in
+//! its own line of parity `k % 2` and waits for steps of others.
+//!
+//! ```text
+//!   rank 0   post 1 ───── post 2 ───── …        ordinary life
+//!              ▼ wait(1, 2)
+//!   rank 1   ─ post 1 ─── post 2 ─── …
+//!
+//!   Live ──own fault or a peer's poison──▶ Faulted: own lines carry the poison, all calls fail
+//! ```
+//! **Invariants.** One: only the owner writes a line. Two: a rank posts the first step of operation
+//! `k` after it has done all its reads of operation `k-1`. Three ([`Op::gate`]): a rank writes payload
+//! or staging of parity `k % 2` only after it has seen all peers post in operation `k-1`; with two, all
+//! have finished reading operation `k-2`, the last user of that parity.
+
+mod op;
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use op::Op;
+
+use crate::error::{Error, Result};
+use crate::line::Line;
+use crate::liveness::Process;
+use crate::ring::Pair;
+use crate::segment::Segment;
+use crate::word::{Codec, STEP_MAX, Seen};
+
+/// Spins before the first yield: about ten microseconds of pause instructions.
+const SPIN_TURNS: u32 = 300;
+/// With more ranks than CPUs the peer that we wait for may need this CPU.
+const SPIN_TURNS_OVERSUBSCRIBED: u32 = 3;
+/// Steps that one operation may take; the window of `word` is wider by far.
+pub(crate) const POSTS_MAX: u64 = 1 << 21;
+
+/// The steps and the signature of one operation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    base: u64,
+    end: u64,
+    signature: u16,
+    parity: usize,
+}
+
+/// What the members of a communicator agreed on when it was made.
+pub(crate) struct Charter {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) slot: usize,
+    pub(crate) rank: usize,
+    /// World rank of each member, by rank.
+    pub(crate) members: Vec<usize>,
+    pub(crate) processes: Arc<Vec<Process>>,
+    pub(crate) key: u64,
+    pub(crate) oversubscribed: bool,
+    pub(crate) single_copy: Cell<bool>,
+    pub(crate) timeout: Cell<Duration>,
+}
+
+/// The state of one rank in one communicator. Used by one thread at a time.
+pub(crate) struct Core {
+    pub(crate) charter: Charter,
+    codec: Codec,
+    current: Cell<Span>,
+    previous: Cell<Span>,
+    posted: Cell<u64>,
+    /// The highest step seen of each member.
+    seen: Vec<Cell<u64>>,
+    /// Counts satisfied waits, so that deadlines start anew with progress.
+    ticks: Cell<u64>,
+    /// The member of the wait that last found nothing.
+    awaited: Cell<usize>,
+    /// A peer found dead, and the ticks at that moment.
+    condemned: Cell<Option<(usize, u64)>>,
+    /// Rings from and to each member.
+    pairs: Vec<Pair>,
+    fault: RefCell<Option<Error>>,
+}
+
+impl Core {
+    pub(crate) fn new(charter: Charter) -> Self {
+        let core = Self {
+            codec: Codec::new(charter.key),
+            current: Cell::default(),
+            previous: Cell::default(),
+            posted: Cell::new(0),
+            seen: charter.members.iter().map(|_| Cell::new(0)).collect(),
+            ticks: Cell::new(0),
+            awaited: Cell::new(charter.rank),
+            condemned: Cell::new(None),
+            pairs: charter.members.iter().map(|_| Pair::default()).collect(),
+            fault: RefCell::new(None),
+            charter,
+        };
+        let Charter { segment, slot, members, rank, .. } = &core.charter;
+        crate::join::reset_lines(segment, *slot, members[*rank], core.codec);
+        core
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.charter.rank
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.charter.members.len()
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticks.get()
+    }
+
+    pub(crate) fn tick(&self) {
+        self.ticks.set(self.ticks.get() + 1);
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.charter.timeout.get()
+    }
+
+    pub(crate) fn spin_turns(&self) -> u32 {
+        if self.charter.oversubscribed { SPIN_TURNS_OVERSUBSCRIBED } else { SPIN_TURNS }
+    }
+
+    pub(crate) fn await_member(&self, rank: usize) {
+        self.awaited.set(rank);
+    }
+
+    pub(crate) fn process(&self, rank: usize) -> &Process {
+        &self.charter.processes[self.charter.members[rank]]
+    }
+
+    pub(crate) fn pair(&self, rank: usize) -> &Pair {
+        &self.pairs[rank]
+    }
+
+    pub(crate) fn awaited_process(&self) -> &Process {
+        self.process(self.awaited.get())
+    }
+
+    pub(crate) fn line(&self, rank: usize, parity: usize) -> &Line {
+        self.charter.segment.line(self.charter.slot, self.charter.members[rank], parity)
+    }
+
+    /// Starts the next operation, which takes `posts` steps on every rank.
+    ///
+    /// # Errors
+    /// The fault that ended this communicator, or `Invalid` for more steps than a word can count.
+    #[inline]
+    pub(crate) fn begin(&self, signature: u16, posts: u64) -> Result<Op<'_>> {
+        self.check_fault()?;
+        let last = self.current.get();
+        if posts > POSTS_MAX {
+            return Err(Error::Invalid("more elements than one operation can take"));
+        }
+        if last.end + posts > STEP_MAX {
+            return Err(Error::Exhausted("steps of this communicator"));
+        }
+        let span = Span { base: last.end, end: last.end + posts, signature, parity: last.parity ^ 1 };
+        self.previous.set(last);
+        self.current.set(span);
+        Ok(Op { core: self, span, previous: last })
+    }
+
+    /// The fault that ended this communicator, if one did.
+    #[inline]
+    pub(crate) fn check_fault(&self) -> Result<()> {
+        match &*self.fault.borrow() {
+            None => Ok(()),
+            Some(fault) => Err(Error::Ended { cause: fault.status() }),
+        }
+    }
+
+    /// Ends the communicator for all members.
+    pub(crate) fn fail(&self, fault: &Error) {
+        if !fault.is_fatal() || self.fault.borrow().is_some() {
+            return;
+        }
+        let word = self.codec.poison(fault.status());
+        self.line(self.rank(), 0).post(word);
+        self.line(self.rank(), 1).post(word);
+        self.charter.segment.end_era();
+        *self.fault.borrow_mut() = Some(fault.clone());
+    }
+
+    /// Whether `rank` has posted `target` of `span` (in its line of the span's parity).
+    #[inline]
+    fn has_posted(&self, rank: usize, span: Span, target: u64) -> Result<bool> {
+        let seen = &self.seen[rank];
+        if seen.get() >= target {
+            return Ok(true);
+        }
+        let word = self.line(rank, span.parity).word();
+        if Codec::step_of(word) < target {
+            self.awaited.set(rank);
+            return Ok(false);
+        }
+        let floor = seen.get().max(self.current.get().base.saturating_sub(4 * POSTS_MAX));
+        match self.codec.decode(word, floor) {
+            Seen::Step { step, signature } => {
+                if step <= span.end && signature != span.signature {
+                    return Err(Error::Mismatch { rank });
+                }
+                seen.set(step);
+                self.tick();
+                Ok(true)
+            }
+            Seen::Poisoned(cause) => Err(Error::Poisoned { rank, cause }),
+            Seen::Garbage => Err(Error::Corrupt { rank }),
+        }
+    }
+
+    /// Looks for reasons to give up a wait that has lasted for `waited`.
+    #[cold]
+    pub(crate) fn audit(&self, waited: Duration) -> Result<()> {
+        let floor = self.current.get().base.saturating_sub(4 * POSTS_MAX);
+        for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
+            for parity in 0..2 {
+                let word = self.line(rank, parity).word();
+                if Codec::step_of(word) == 0 {
+                    continue; // not yet used, or not yet joined
+                }
+                match self.codec.decode(word, floor) {
+                    Seen::Step { .. } => {}
+                    Seen::Poisoned(cause) => return Err(Error::Poisoned { rank, cause }),
+                    Seen::Garbage => return Err(Error::Corrupt { rank }),
+                }
+            }
+        }
+        let rank = self.awaited.get();
+        if waited > self.timeout() {
+            return Err(Error::Timeout { rank, millis: self.timeout().as_millis() as u64 });
+        }
+        self.audit_liveness(rank)
+    }
+
+    /// A peer may post its last step and exit at once, so a dead peer gets one more look: it is lost
+    /// when the wait, tried again after the death was noticed, is still not satisfied.
+    fn audit_liveness(&self, rank: usize) -> Result<()> {
+        if rank == self.rank() || !self.process(rank).is_gone() {
+            return Ok(());
+        }
+        let condemned = Some((rank, self.ticks.get()));
+        if self.condemned.replace(condemned) == condemned {
+            return Err(Error::PeerLost { rank });
+        }
+        Ok(())
+    }
+
+    /// Whether a peer ended the communicator: the last look before a result that was read straight
+    /// from a peer's private memory counts as right.
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
+            let word = self.line(rank, self.current.get().parity).word();
+            if let Seen::Poisoned(cause) = self.codec.decode(word, 0) {
+                return Err(Error::Poisoned { rank, cause });
+            }
+        }
+        Ok(())
+    }
+
+    /// The half of a member's staging that operations of `parity` use.
+    fn half(&self, rank: usize, parity: usize) -> *mut u8 {
+        let Charter { segment, slot, members, .. } = &self.charter;
+        segment.staging(*slot, members[rank]).wrapping_add(parity * self.half_bytes())
+    }
+
+    pub(crate) fn half_bytes(&self) -> usize {
+        self.charter.segment.layout().staging_bytes / 2
+    }
+}

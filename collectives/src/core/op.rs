@@ -1,0 +1,96 @@
+//! One operation in progress on one rank: its posts, its waits, its half of the staging.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::{Core, Span};
+use crate::error::Result;
+use crate::line::Line;
+use crate::schedule::Steps;
+
+/// Steps are counted from 1 within the operation.
+pub(crate) struct Op<'a> {
+    pub(super) core: &'a Core,
+    pub(super) span: Span,
+    pub(super) previous: Span,
+}
+
+impl<'a> Op<'a> {
+    pub(crate) fn core(&self) -> &'a Core {
+        self.core
+    }
+
+    #[inline]
+    fn own_line(&self) -> &'a Line {
+        self.line(self.rank())
+    }
+
+    /// The line of `rank` for this operation.
+    #[inline]
+    pub(crate) fn line(&self, rank: usize) -> &'a Line {
+        self.core.line(rank, self.span.parity)
+    }
+
+    /// The staging of `rank` for this operation; [`Core::half_bytes`] long.
+    #[inline]
+    pub(crate) fn staging(&self, rank: usize) -> *mut u8 {
+        self.core.half(rank, self.span.parity)
+    }
+}
+
+impl<'a> Steps for Op<'a> {
+    fn rank(&self) -> usize {
+        self.core.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.core.size()
+    }
+
+    #[inline]
+    fn post(&self, step: u64) {
+        debug_assert!(step <= self.span.end - self.span.base);
+        let step = self.span.base + step;
+        debug_assert!(step > self.core.posted.replace(step));
+        self.own_line().post(self.core.codec.encode(step, self.span.signature));
+    }
+
+    #[inline]
+    fn reach(&self, rank: usize, step: u64) -> impl Future<Output = Result<()>> {
+        Reach { core: self.core, rank, span: self.span, target: self.span.base + step }
+    }
+
+    #[inline]
+    async fn gate(&self) -> Result<()> {
+        if self.previous.end == 0 {
+            return Ok(());
+        }
+        for rank in self.peers() {
+            let target = self.previous.base + 1;
+            Reach { core: self.core, rank, span: self.previous, target }.await?;
+        }
+        Ok(())
+    }
+}
+
+/// Ready when a rank has posted a step, or when it never will.
+pub(crate) struct Reach<'a> {
+    core: &'a Core,
+    rank: usize,
+    span: Span,
+    target: u64,
+}
+
+impl Future for Reach<'_> {
+    type Output = Result<()>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        match self.core.has_posted(self.rank, self.span, self.target) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(fault) => Poll::Ready(Err(fault)),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Copying and combining elements, for the best instruction set of this machine.
+//!
+//! ```text
+//!   reduce(dst, a, b)   dst[i] = a[i] op b[i]     dst may be a or b
+//!   finish(dst)         dst[i] = dst[i] / ranks    for averages
+//!   copy / copy_streaming                          the latter bypasses the caches
+//! ```
+//! One generic body per element type is compiled for SSE2 (every x86-64 has it), AVX2 and AVX-512 and
+//! vectorised by the compiler; `scalar` is the oracle of the tests. 16-bit floats are computed in f32
+//! and rounded once per combination on every path, so that all paths agree bit for bit.
+
+mod body;
+mod copy;
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+
+pub use copy::{copy, copy_streaming};
+
+use crate::datatype::{DataType, ReduceOp};
+
+/// `dst[i] = a[i] op b[i]` for `count` elements.
+pub(crate) type Reduce = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
+/// `dst[i] /= ranks` for `count` elements.
+pub(crate) type Divide = unsafe fn(dst: *mut u8, count: usize, ranks: usize);
+
+/// The functions of one instruction set, by numbers of type and operator.
+#[derive(Debug)]
+pub struct Kernels {
+    /// Name of the instruction set.
+    pub name: &'static str,
+    /// Average is a sum here.
+    reduce: [[Reduce; 5]; 12],
+    divide: [Divide; 12],
+}
+
+impl Kernels {
+    /// The best set that this machine has; `MIGSHARE_KERNELS` may name a lesser one.
+    pub fn get() -> &'static Kernels {
+        static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+        CHOSEN.get_or_init(|| {
+            let wanted = std::env::var("MIGSHARE_KERNELS").ok();
+            let named = body::available().find(|set| wanted.as_deref() == Some(set.name));
+            named.or_else(|| body::available().next()).unwrap_or(body::BASE)
+        })
+    }
+
+    /// Combines `count` elements; an average is summed, see [`Kernels::finish`].
+    ///
+    /// # Safety
+    /// All three are valid for `count` elements; `dst` is `a`, `b` or overlaps neither. Sources may be
+    /// written by a broken peer meanwhile: the result is then undefined, nothing else is.
+    #[inline]
+    pub unsafe fn reduce(
+        &self,
+        kind: DataType,
+        op: ReduceOp,
+        dst: *mut u8,
+        a: *const u8,
+        b: *const u8,
+        count: usize,
+    ) {
+        // SAFETY: passed on.
+        unsafe { self.reduce[kind as usize][op as usize](dst, a, b, count) }
+    }
+
+    /// Turns sums into averages over `ranks`.
+    ///
+    /// # Safety
+    /// `dst` is valid for `count` elements.
+    #[inline]
+    pub unsafe fn finish(&self, kind: DataType, op: ReduceOp, dst: *mut u8, count: usize, ranks: usize) {
+        if op == ReduceOp::Average {
+            // SAFETY: passed on.
+            unsafe { self.divide[kind as usize](dst, count, ranks) }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Copies between user buffers and the segment.
+
+/// Plain copy: what is copied will be read soon.
+///
+/// # Safety
+/// As `memcpy`; the source may be changed by a broken peer meanwhile.
+#[inline]
+pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: passed on.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, len) }
+}
+
+/// Copy that leaves nothing of the target in the caches and saves reading it first.
+///
+/// # Safety
+/// As [`copy`].
+pub unsafe fn copy_streaming(to: *mut u8, from: *const u8, len: usize) {
+    let head = to.align_offset(64).min(len);
+    let body = (len - head) & !63;
+    // SAFETY: the three parts make up the range; `to + head` is a multiple of 64 if `body` is not zero.
+    unsafe {
+        copy(to, from, head);
+        stream_body(to.add(head), from.add(head), body);
+        copy(to.add(head + body), from.add(head + body), len - head - body);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn stream_body(to: *mut u8, from: *const u8, len: usize) {
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the feature is there; alignment and length are the caller's promise.
+        unsafe { stream_avx512(to, from, len) }
+    } else {
+        // SAFETY: SSE2 is part of x86-64.
+        unsafe { stream_sse2(to, from, len) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn stream_body(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: passed on.
+    unsafe { copy(to, from, len) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn stream_avx512(to: *mut u8, from: *const u8, len: usize) {
+    use std::arch::x86_64::{_mm_sfence, _mm512_loadu_si512, _mm512_stream_si512};
+    for at in (0..len).step_by(64) {
+        // SAFETY: `at + 64 <= len`, as `len` is a multiple of 64; `to` is aligned to 64.
+        unsafe { _mm512_stream_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast())) }
+    }
+    _mm_sfence();
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn stream_sse2(to: *mut u8, from: *const u8, len: usize) {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    for at in (0..len).step_by(16) {
+        // SAFETY: `at + 16 <= len`, as `len` is a multiple of 64; `to` is aligned to 16.
+        unsafe { _mm_stream_si128(to.add(at).cast(), _mm_loadu_si128(from.add(at).cast())) }
+    }
+    // SAFETY: SSE is part of x86-64.
+    unsafe { _mm_sfence() };
+}

@@ -1,0 +1,164 @@
+//! Operations in progress: polled by whoever calls in, never by a thread of their own.
+//!
+//! ```text
+//!   lane "collectives"   │ op 7 │ op 8 │ …      in the order of the calls
+//!   lane "send to 1"     │ isend │ …            each lane polls its head only,
+//!   lane "receive from 2"│ irecv │ …            lanes do not wait for each other
+//! ```
+//! A blocking call is the same future, polled in place; while it waits, the lanes move on.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::wait::Pause;
+
+/// Names a non-blocking operation of one communicator. Worth nothing once waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Request(pub(crate) u64);
+
+impl Request {
+    /// The number that stands for the request in the C ABI; never zero.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The request with this number.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// What may run beside what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Collective,
+    Send(usize),
+    Receive(usize),
+}
+
+/// A started operation; its result is a number of bytes, or 0.
+pub(crate) type Task = Pin<Box<dyn Future<Output = Result<u64>>>>;
+
+/// The operations of one communicator that are not yet waited for.
+#[derive(Default)]
+pub(crate) struct Engine {
+    lanes: Vec<(Lane, VecDeque<(u64, Task)>)>,
+    finished: HashMap<u64, Result<u64>>,
+    last: u64,
+    pause: Pause,
+}
+
+impl Engine {
+    /// Whether `lane` has unfinished operations.
+    pub(crate) fn is_busy(&self, lane: Lane) -> bool {
+        self.lanes.iter().any(|(name, tasks)| *name == lane && !tasks.is_empty())
+    }
+
+    /// Queues `task` and lets it begin if its lane is free.
+    pub(crate) fn start(&mut self, core: &Core, lane: Lane, task: Task) -> Request {
+        self.last += 1;
+        let index = self.lanes.iter().position(|(name, _)| *name == lane).unwrap_or_else(|| {
+            self.lanes.push((lane, VecDeque::new()));
+            self.lanes.len() - 1
+        });
+        self.lanes[index].1.push_back((self.last, task));
+        self.progress(core);
+        Request(self.last)
+    }
+
+    /// Polls the head of every lane until nothing moves.
+    pub(crate) fn progress(&mut self, core: &Core) {
+        let mut context = Context::from_waker(Waker::noop());
+        for (_, tasks) in &mut self.lanes {
+            while let Some((number, task)) = tasks.front_mut() {
+                let Poll::Ready(result) = task.as_mut().poll(&mut context) else { break };
+                if let Err(fault) = &result {
+                    core.fail(fault);
+                }
+                self.finished.insert(*number, result);
+                tasks.pop_front();
+            }
+        }
+    }
+
+    /// The result of a request if it has one.
+    ///
+    /// # Errors
+    /// `Invalid` for a request that was waited for already, otherwise what ended the operation.
+    pub(crate) fn test(&mut self, core: &Core, request: Request) -> Result<Option<u64>> {
+        self.progress(core);
+        if let Some(result) = self.finished.remove(&request.0) {
+            return result.map(Some);
+        }
+        if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
+            return Err(Error::Invalid("no such request"));
+        }
+        if let Err(fault) = self.pause.glance(core) {
+            self.abandon(core, &fault);
+            self.finished.remove(&request.0);
+            return Err(fault);
+        }
+        Ok(None)
+    }
+
+    /// Waits for a request.
+    ///
+    /// # Errors
+    /// As [`Engine::test`].
+    pub(crate) fn wait(&mut self, core: &Core, request: Request) -> Result<u64> {
+        let mut pause = Pause::default();
+        loop {
+            self.progress(core);
+            if let Some(result) = self.finished.remove(&request.0) {
+                return result;
+            }
+            if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
+                return Err(Error::Invalid("no such request"));
+            }
+            if let Err(fault) = pause.turn(core) {
+                self.abandon(core, &fault);
+                self.finished.remove(&request.0);
+                return Err(fault);
+            }
+        }
+    }
+
+    /// Runs one operation to its end while the others move on.
+    #[inline]
+    pub(crate) fn block_on<T>(&mut self, core: &Core, task: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut task = std::pin::pin!(task);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut pause = Pause::default();
+        loop {
+            if let Poll::Ready(result) = task.as_mut().poll(&mut context) {
+                if let Err(fault) = &result {
+                    core.fail(fault);
+                }
+                return result;
+            }
+            if !self.lanes.is_empty() {
+                self.progress(core);
+            }
+            if let Err(fault) = pause.turn(core) {
+                self.abandon(core, &fault);
+                return Err(fault);
+            }
+        }
+    }
+
+    /// Ends everything after a fault; later polls must not touch user buffers any more.
+    fn abandon(&mut self, core: &Core, fault: &Error) {
+        core.fail(fault);
+        for (_, tasks) in &mut self.lanes {
+            for (number, _) in tasks.drain(..) {
+                self.finished.insert(number, Err(Error::Ended { cause: fault.status() }));
+            }
+        }
+    }
+}

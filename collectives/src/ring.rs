@@ -1,0 +1,241 @@
+//! Send and receive: one ring per ordered pair of ranks, messages in order, of any length.
+//!
+//! ```text
+//!   ┌ header, one cell ──────────────────────────────┐┌ data, whole cells ─────────────┐
+//!   │ length · tag · address · offset · check        ││ absent when read by one copy   │
+//!   └────────────────────────────────────────────────┘└────────────────────────────────┘
+//! ```
+//! Short messages are copied through the ring block by block, so that both ends work at the same time.
+//! Long ones are read straight from the sender's memory where the kernel allows it; the sender
+//! then waits until the receiver is done. A message longer than the receiver's buffer is
+//! taken off the ring and reported as truncated; the communicator lives on.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::algorithm::{In, Out, PULL_MIN};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::flow::{CELL, Damaged, Flow};
+use crate::kernels::copy;
+use crate::line::Line;
+use crate::sys;
+
+/// Blocks per ring: the receiver works on one while the sender fills the next.
+const BLOCKS: usize = 4;
+
+/// Both directions between this rank and one peer.
+#[derive(Default)]
+pub(crate) struct Pair {
+    outgoing: Cell<Flow>,
+    incoming: Cell<Flow>,
+}
+
+/// The first cell of a message.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Header {
+    len: u64,
+    tag: u64,
+    /// Where the bytes are in the sender's memory, 0 when they follow in the ring.
+    address: u64,
+    check: u64,
+    rest: [u64; 4],
+}
+
+const _: () = assert!(size_of::<Header>() == CELL);
+
+impl Header {
+    fn new(len: usize, tag: u64, address: u64, position: u64) -> Self {
+        let mut header = Self { len: len as u64, tag, address, check: 0, rest: [0; 4] };
+        header.check = header.sum(position);
+        header
+    }
+
+    /// A hash that also binds the header to its place in the stream.
+    fn sum(&self, position: u64) -> u64 {
+        [self.len, self.tag, self.address]
+            .iter()
+            .fold(position, |sum, field| (sum ^ field).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
+    }
+}
+
+/// One end of one ring.
+struct End<'a> {
+    core: &'a Core,
+    peer: usize,
+    given: &'a Line,
+    taken: &'a Line,
+    bytes: *mut u8,
+    capacity: u64,
+    flow: &'a Cell<Flow>,
+}
+
+impl<'a> End<'a> {
+    fn new(core: &'a Core, peer: usize, outgoing: bool) -> Self {
+        let charter = &core.charter;
+        let (own, other) = (charter.members[charter.rank], charter.members[peer]);
+        let (source, target) = if outgoing { (own, other) } else { (other, own) };
+        let (given, taken) = charter.segment.ring_lines(charter.slot, source, target);
+        let pair = core.pair(peer);
+        Self {
+            core,
+            peer,
+            given,
+            taken,
+            bytes: charter.segment.ring(charter.slot, source, target),
+            capacity: (charter.segment.layout().ring_bytes / CELL) as u64,
+            flow: if outgoing { &pair.outgoing } else { &pair.incoming },
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Flow) -> std::result::Result<T, Damaged>) -> Result<T> {
+        let mut flow = self.flow.get();
+        let result = work(&mut flow);
+        self.flow.set(flow);
+        result.map_err(|Damaged| Error::Corrupt { rank: self.peer })
+    }
+
+    /// Waits until `look` finds something, which counts as progress.
+    async fn until(&self, look: impl Fn(&mut Flow) -> std::result::Result<u64, Damaged>) -> Result<u64> {
+        poll_fn(|_| match self.with(&look) {
+            Ok(0) => {
+                self.core.await_member(self.peer);
+                Poll::Pending
+            }
+            other => {
+                self.core.tick();
+                Poll::Ready(other)
+            }
+        })
+        .await
+    }
+
+    async fn free(&self) -> Result<u64> {
+        self.until(|flow| flow.free(self.taken, self.core.codec(), self.capacity)).await
+    }
+
+    async fn available(&self) -> Result<u64> {
+        self.until(|flow| flow.available(self.given, self.core.codec(), self.capacity)).await
+    }
+
+    fn advance(&self, cells: u64, line: &Line) {
+        let mut flow = self.flow.get();
+        flow.advance(line, self.core.codec(), cells);
+        self.flow.set(flow);
+    }
+
+    fn position(&self) -> u64 {
+        self.flow.get().own()
+    }
+
+    fn cell(&self, position: u64) -> *mut u8 {
+        self.bytes.wrapping_add((position % self.capacity) as usize * CELL)
+    }
+
+    /// Bytes in one go from `position`: up to the end of the ring, `cells`, a block, and `left`.
+    fn run(&self, position: u64, cells: u64, left: usize) -> usize {
+        let straight = self.capacity - position % self.capacity;
+        let block = self.capacity / BLOCKS as u64;
+        left.min(straight.min(cells).min(block) as usize * CELL)
+    }
+}
+
+/// Sends `len` bytes to `peer`.
+pub(crate) async fn send(core: &Core, peer: usize, tag: u64, from: In, len: usize) -> Result<u64> {
+    let end = End::new(core, peer, true);
+    if !end.flow.get().has_room_to_count((len / CELL) as u64 + 2) {
+        return Err(Error::Exhausted("steps of this communicator"));
+    }
+    let by_one_copy = len >= PULL_MIN && core.charter.single_copy.get();
+    let mut cells = end.free().await?;
+    let address = if by_one_copy { from.0 as u64 } else { 0 };
+    let header = Header::new(len, tag, address, end.position());
+    // SAFETY: at least one cell is ours to write; cells are aligned to 64.
+    unsafe { end.cell(end.position()).cast::<Header>().write(header) };
+    if by_one_copy {
+        end.advance(1, end.given);
+        end.until(|flow| flow.drained(end.taken, core.codec()).map(u64::from)).await?;
+        return Ok(len as u64);
+    }
+    // The header becomes visible with the first data, in one post.
+    let (mut done, mut unposted) = (0, 1);
+    cells -= 1;
+    while done < len {
+        if cells == 0 {
+            end.advance(std::mem::take(&mut unposted), end.given);
+            cells = end.free().await?;
+        }
+        let position = end.position() + unposted;
+        let bytes = end.run(position, cells, len - done);
+        // SAFETY: `bytes` fit into the free cells from `position` without wrapping; the source holds them.
+        unsafe { copy(end.cell(position), from.at(done), bytes) };
+        done += bytes;
+        let used = bytes.div_ceil(CELL) as u64;
+        end.advance(unposted + used, end.given);
+        (cells, unposted) = (cells - used, 0);
+    }
+    if unposted > 0 {
+        end.advance(unposted, end.given);
+    }
+    Ok(len as u64)
+}
+
+/// Receives one message of at most `room` bytes from `peer`; its length.
+pub(crate) async fn receive(core: &Core, peer: usize, tag: u64, to: Out, room: usize) -> Result<u64> {
+    let end = End::new(core, peer, false);
+    let mut cells = end.available().await?;
+    // SAFETY: at least one cell is readable; any bits are a header, which is checked next.
+    let header = unsafe { end.cell(end.position()).cast::<Header>().read_volatile() };
+    if header.check != header.sum(end.position()) {
+        return Err(Error::Corrupt { rank: peer });
+    }
+    if header.tag != tag {
+        return Err(Error::Mismatch { rank: peer });
+    }
+    let len = usize::try_from(header.len).map_err(|_| Error::Corrupt { rank: peer })?;
+    if header.address != 0 {
+        let result = read_by_one_copy(core, peer, &header, to, room);
+        end.advance(1, end.taken);
+        return result;
+    }
+    let (mut done, mut unposted) = (0, 1);
+    cells -= 1;
+    while done < len {
+        if cells == 0 {
+            end.advance(std::mem::take(&mut unposted), end.taken);
+            cells = end.available().await?;
+        }
+        let position = end.position() + unposted;
+        let bytes = end.run(position, cells, len - done);
+        let wanted = bytes.min(room.saturating_sub(done));
+        // SAFETY: the cells are readable, `wanted` bytes fit into the target behind `done`.
+        unsafe { copy(to.at(done.min(room)), end.cell(position), wanted) };
+        done += bytes;
+        let used = bytes.div_ceil(CELL) as u64;
+        end.advance(unposted + used, end.taken);
+        (cells, unposted) = (cells - used, 0);
+    }
+    if unposted > 0 {
+        end.advance(unposted, end.taken);
+    }
+    fits(header.len, room)
+}
+
+fn fits(len: u64, room: usize) -> Result<u64> {
+    if len > room as u64 { Err(Error::Truncated { len, room: room as u64 }) } else { Ok(len) }
+}
+
+fn read_by_one_copy(core: &Core, peer: usize, header: &Header, to: Out, room: usize) -> Result<u64> {
+    let len = fits(header.len, room)?;
+    // SAFETY: the target is writable for `room` bytes, and the message is no longer.
+    let read = unsafe { sys::read_process(core.process(peer).pid, header.address, to.0, len as usize) };
+    read.map_err(|error| match error {
+        Error::System { errno: libc::ESRCH, .. } => Error::PeerLost { rank: peer },
+        Error::System { errno: libc::EFAULT, .. } => Error::Corrupt { rank: peer },
+        other => other,
+    })?;
+    core.check_poison()?;
+    Ok(len)
+}

@@ -1,0 +1,191 @@
+//! Where things lie in a segment. Every rank computes the layout from the size of the file and the
+//! number of ranks; no offset or length is ever read from shared memory.
+//!
+//! ```text
+//!  0            ┌──────────────────────────────────────────────────────────────┐
+//!               │ member records   N x 1 KiB    writer: the rank               │  join only
+//!  control      ├──────────────────────────────────────────────────────────────┤
+//!               │ slot 0 │ rank 0 │ line (even ops) 128 B │ line (odd) 128 B   │  writer: the rank
+//!               │        │ rank 1 │ …                                          │
+//!               │ slot 1 … slot 7                                              │
+//!  ring control ├──────────────────────────────────────────────────────────────┤
+//!               │ slot │ source x target │ head 128 B (source writes)          │
+//!               │      │                 │ tail 128 B (target writes)          │
+//!  slot data    ├──────────────────────────────────────────────────────────────┤
+//!               │ slot │ ring bytes, source x target   writer: the source      │
+//!               │      │ staging, one half per op parity, per rank; writer: it │
+//!  heap         ├──────────────────────────────────────────────────────────────┤
+//!               │ arena of rank 0 │ arena of rank 1 │ …  user buffers          │
+//!  bytes        └──────────────────────────────────────────────────────────────┘
+//! ```
+//! A slot serves one communicator, or several with disjoint members: all words and bytes in it belong
+//! to a rank of the step, not to a communicator. Pages are taken when touched, by the rank that writes
+//! them first, which also places them on its NUMA node.
+
+use crate::error::{Error, Result};
+
+/// Ranks of one segment at most: eight GPUs with seven leaves, and room.
+pub const MAX_RANKS: usize = 64;
+/// Communicators that one rank can be a member of at the same time.
+pub const SLOTS: usize = 8;
+/// The segment size that serves well; memory is taken only where it is touched.
+pub const DEFAULT_BYTES: u64 = 256 << 20;
+
+pub(crate) const MEMBER_BYTES: usize = 1024;
+pub(crate) const LINE_STRIDE: usize = 128;
+const PAGE: usize = 4096;
+const RING_MAX: usize = 256 << 10;
+const RING_MIN: usize = 4 << 10;
+const STAGING_MAX: usize = 8 << 20;
+const STAGING_MIN: usize = 32 << 10;
+
+/// Offsets and sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Ranks of the step on this node.
+    pub ranks: usize,
+    /// Size of the whole segment.
+    pub bytes: usize,
+    pub(crate) control: usize,
+    pub(crate) ring_control: usize,
+    pub(crate) slot_data: usize,
+    /// Bytes of one ring; a power of two.
+    pub ring_bytes: usize,
+    /// Bytes of both halves of a rank's staging in one slot.
+    pub staging_bytes: usize,
+    slot_bytes: usize,
+    pub(crate) heap: usize,
+    /// Bytes of one rank's arena.
+    pub arena_bytes: usize,
+}
+
+impl Layout {
+    /// Divides `bytes` among `ranks`: about half for the slots, the rest for user buffers.
+    ///
+    /// # Errors
+    /// Refuses more ranks than [`MAX_RANKS`] and segments too small for the least rings and staging.
+    pub fn new(bytes: u64, ranks: usize) -> Result<Self> {
+        if ranks == 0 || ranks > MAX_RANKS {
+            return Err(Error::Invalid("a segment serves 1 to 64 ranks"));
+        }
+        let bytes = usize::try_from(bytes).map_err(|_| Error::Invalid("segment size"))?;
+        let control = page_up(ranks * MEMBER_BYTES);
+        let ring_control = page_up(control + SLOTS * ranks * 2 * LINE_STRIDE);
+        let slot_data = page_up(ring_control + SLOTS * ranks * ranks * 2 * LINE_STRIDE);
+        let budget = (bytes.saturating_sub(slot_data) / 2 / SLOTS) & !(PAGE - 1);
+        let ring_share = budget / 4 / (ranks * ranks);
+        let ring_bytes = prev_power_of_two(ring_share).clamp(RING_MIN, RING_MAX);
+        let rings = ring_bytes * ranks * ranks;
+        let staging_share = (budget.saturating_sub(rings) / ranks) & !(2 * PAGE - 1);
+        let staging_bytes = staging_share.clamp(STAGING_MIN, STAGING_MAX);
+        let slot_bytes = rings + staging_bytes * ranks;
+        let heap = slot_data + SLOTS * slot_bytes;
+        if heap > bytes {
+            return Err(Error::Invalid("the segment is too small for this number of ranks"));
+        }
+        let arena_bytes = ((bytes - heap) / ranks) & !(PAGE - 1);
+        Ok(Self {
+            ranks,
+            bytes,
+            control,
+            ring_control,
+            slot_data,
+            ring_bytes,
+            staging_bytes,
+            slot_bytes,
+            heap,
+            arena_bytes,
+        })
+    }
+
+    pub(crate) fn member(&self, rank: usize) -> usize {
+        rank * MEMBER_BYTES
+    }
+
+    pub(crate) fn line(&self, slot: usize, rank: usize, parity: usize) -> usize {
+        self.control + ((slot * self.ranks + rank) * 2 + parity) * LINE_STRIDE
+    }
+
+    /// Offsets of the head and the tail line of a ring.
+    pub(crate) fn ring_lines(&self, slot: usize, source: usize, target: usize) -> (usize, usize) {
+        let index = (slot * self.ranks + source) * self.ranks + target;
+        let head = self.ring_control + index * 2 * LINE_STRIDE;
+        (head, head + LINE_STRIDE)
+    }
+
+    pub(crate) fn ring(&self, slot: usize, source: usize, target: usize) -> usize {
+        self.slot_data + slot * self.slot_bytes + (source * self.ranks + target) * self.ring_bytes
+    }
+
+    pub(crate) fn staging(&self, slot: usize, rank: usize) -> usize {
+        self.ring(slot, self.ranks, 0) + rank * self.staging_bytes
+    }
+
+    pub(crate) fn arena(&self, rank: usize) -> usize {
+        self.heap + rank * self.arena_bytes
+    }
+
+    /// A number that differs for different layouts, compared when ranks join.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        [self.ranks, self.bytes, self.ring_bytes, self.staging_bytes, self.heap, self.arena_bytes]
+            .iter()
+            .fold(1, |hash: u64, field| (hash ^ *field as u64).wrapping_mul(0x0000_0100_0000_01b3))
+    }
+}
+
+fn page_up(offset: usize) -> usize {
+    offset.next_multiple_of(PAGE)
+}
+
+fn prev_power_of_two(value: usize) -> usize {
+    if value == 0 { 0 } else { 1 << value.ilog2() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn regions_do_not_overlap(ranks in 1..=MAX_RANKS, mib in 1_u64..2048) {
+            let Ok(layout) = Layout::new(mib << 20, ranks) else { return Ok(()) };
+            let mut regions = vec![];
+            for slot in 0..SLOTS {
+                for rank in 0..ranks {
+                    regions.push((layout.line(slot, rank, 0), 2 * LINE_STRIDE));
+                    regions.push((layout.staging(slot, rank), layout.staging_bytes));
+                    for target in 0..ranks {
+                        regions.push((layout.ring_lines(slot, rank, target).0, 2 * LINE_STRIDE));
+                        regions.push((layout.ring(slot, rank, target), layout.ring_bytes));
+                    }
+                }
+            }
+            for rank in 0..ranks {
+                regions.push((layout.member(rank), MEMBER_BYTES));
+                regions.push((layout.arena(rank), layout.arena_bytes));
+            }
+            regions.sort_unstable();
+            for pair in regions.windows(2) {
+                prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{:?}", pair);
+            }
+            let last = regions[regions.len() - 1];
+            prop_assert!(last.0 + last.1 <= layout.bytes);
+        }
+    }
+
+    #[test]
+    fn the_default_serves_two_and_sixty_four_ranks() {
+        assert_eq!(Layout::new(DEFAULT_BYTES, 2).unwrap().ring_bytes, RING_MAX);
+        assert_eq!(Layout::new(DEFAULT_BYTES, MAX_RANKS).unwrap().ring_bytes, RING_MIN);
+        assert!(Layout::new(DEFAULT_BYTES / 4, MAX_RANKS).is_err());
+    }
+
+    #[test]
+    fn a_tiny_segment_is_refused() {
+        assert!(Layout::new(4096, 2).is_err());
+        assert!(Layout::new(0, 1).is_err());
+        assert!(Layout::new(1 << 30, 0).is_err());
+        assert!(Layout::new(1 << 30, MAX_RANKS + 1).is_err());
+    }
+}

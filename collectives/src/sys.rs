@@ -1,0 +1,141 @@
+//! The system calls of this crate, each behind a safe function. Nothing else calls libc for memory,
+//! descriptors or processes.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// Turns `-1` into an error.
+fn checked(value: libc::c_int, what: &'static str) -> Result<libc::c_int> {
+    if value < 0 { Err(Error::last_os(what)) } else { Ok(value) }
+}
+
+/// An anonymous file of `bytes` zero bytes whose size can never change again.
+///
+/// # Errors
+/// Fails when the kernel refuses the file or a seal.
+pub(crate) fn sealed_memfd(bytes: u64) -> Result<OwnedFd> {
+    // SAFETY: the name is a NUL-terminated literal; the result is checked before use.
+    let raw = checked(
+        unsafe { libc::memfd_create(c"migshare".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) },
+        "memfd_create",
+    )?;
+    // SAFETY: `raw` is a fresh descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let len = libc::off_t::try_from(bytes).map_err(|_| Error::Invalid("segment size"))?;
+    // SAFETY: plain system calls on a descriptor we own.
+    checked(unsafe { libc::ftruncate(fd.as_raw_fd(), len) }, "ftruncate")?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: as above.
+    checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }, "F_ADD_SEALS")?;
+    Ok(fd)
+}
+
+/// Whether the file can neither shrink nor grow any more.
+pub(crate) fn is_sealed(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: a plain system call; a descriptor without seals answers with -1.
+    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && seals & libc::F_SEAL_GROW != 0
+}
+
+/// Maps `bytes` of `fd` shared and writable, asking for huge pages where the kernel has them.
+pub(crate) fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<*mut u8> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address the kernel chooses; nothing existing is replaced.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+    if base == libc::MAP_FAILED {
+        return Err(Error::last_os("mmap"));
+    }
+    // SAFETY: advice on the mapping just made; a refusal changes nothing.
+    unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) };
+    Ok(base.cast())
+}
+
+/// Undoes [`map_shared`].
+///
+/// # Safety
+/// `base` and `bytes` are those of one `map_shared`, and nothing points there any more.
+pub(crate) unsafe fn unmap(base: *mut u8, bytes: usize) {
+    // SAFETY: the caller hands over the whole mapping.
+    unsafe { libc::munmap(base.cast(), bytes) };
+}
+
+/// A descriptor that becomes readable when the process ends.
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: a plain system call; the result is checked.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let raw = checked(libc::c_int::try_from(raw).unwrap_or(-1), "pidfd_open")?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Waits up to `timeout` until one of `fds` is readable; the index of the first that is.
+pub(crate) fn poll_readable(fds: &mut [libc::pollfd], timeout: Duration) -> Option<usize> {
+    let limit = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+    };
+    // SAFETY: `fds` is a valid array of its own length; `limit` outlives the call; no signal mask.
+    let ready = unsafe {
+        libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &raw const limit, std::ptr::null())
+    };
+    if ready <= 0 { None } else { fds.iter().position(|fd| fd.revents != 0) }
+}
+
+/// Gives the rest of the time slice away.
+#[inline]
+pub(crate) fn yield_now() {
+    // SAFETY: has no arguments and no effects on memory.
+    unsafe { libc::sched_yield() };
+}
+
+/// The CPUs that this process may use, as a bit set of 512.
+pub(crate) fn allowed_cpus() -> [u64; 8] {
+    let mut set = [0_u64; 16];
+    // SAFETY: the kernel writes at most the given number of bytes into `set`.
+    let done = unsafe { libc::sched_getaffinity(0, size_of_val(&set), set.as_mut_ptr().cast()) };
+    if done != 0 {
+        return [u64::MAX; 8];
+    }
+    std::array::from_fn(|i| set[i])
+}
+
+/// Copies `len` bytes at `from` in process `pid` to `to`.
+///
+/// # Safety
+/// `to` is writable for `len` bytes. Any value is allowed for `from`.
+pub(crate) unsafe fn read_process(pid: i32, from: u64, to: *mut u8, len: usize) -> Result<()> {
+    let mut done = 0;
+    while done < len {
+        let local = libc::iovec { iov_base: to.wrapping_add(done).cast(), iov_len: len - done };
+        let remote = libc::iovec {
+            iov_base: std::ptr::without_provenance_mut((from as usize).wrapping_add(done)),
+            iov_len: len - done,
+        };
+        // SAFETY: the local range is writable by the contract; the kernel checks the remote one.
+        let got = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+        if got <= 0 {
+            return Err(Error::last_os("process_vm_readv"));
+        }
+        done += got as usize;
+    }
+    Ok(())
+}
+
+/// Start time of a process in clock ticks since boot, which with its pid names it for ever
+/// (field 22 of `/proc/PID/stat`, proc(5)).
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// A number that differs between processes and calls.
+pub(crate) fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the kernel writes at most eight bytes into `bytes`.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
+    if got == 8 { u64::from_ne_bytes(bytes) } else { clock ^ (u64::from(std::process::id()) << 40) }
+}

@@ -1,0 +1,8 @@
+//! Real processes as ranks: every test starts its own executable again, once per rank.
+
+#![allow(clippy::unwrap_used)]
+
+mod death;
+mod launch;
+mod segments;
+mod values;

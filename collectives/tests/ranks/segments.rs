@@ -1,0 +1,133 @@
+//! The ways to a segment: inherited, by name, from an agent.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use migshare_collectives::{Comm, Error, Options, ReduceOp, Segment};
+
+const BYTES: u64 = 16 << 20;
+
+fn two_threads(make: impl Fn(usize) -> std::sync::Arc<Segment> + Sync) {
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let make = &make;
+            scope.spawn(move || {
+                let mut comm = Comm::join(&make(rank), rank, &Options::default()).unwrap();
+                let mut data = [rank as u32 + 1; 10];
+                comm.all_reduce(&mut data, ReduceOp::Sum).unwrap();
+                assert_eq!(data, [3; 10]);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_named_segment_serves_without_an_agent() {
+    let name = format!("/migshare-test-{}", std::process::id());
+    let owner = Segment::create_named(&name, BYTES, 2).unwrap();
+    two_threads(|_| Segment::open_named(&name, 2).unwrap());
+    drop(owner);
+    assert!(Segment::open_named(&name, 2).is_err(), "the name goes with its maker");
+}
+
+#[test]
+fn an_unsealed_file_is_refused() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(BYTES).unwrap();
+    assert!(matches!(Segment::from_descriptor(OwnedFd::from(file), 2), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn a_second_communicator_of_the_same_rank_is_refused() {
+    let segment = Segment::create(BYTES, 1).unwrap();
+    let first = Comm::join(&segment, 0, &Options::default()).unwrap();
+    assert!(matches!(Comm::join(&segment, 0, &Options::default()), Err(Error::Exhausted(_))));
+    drop(first);
+    assert!(Comm::join(&segment, 0, &Options::default()).is_ok());
+}
+
+#[test]
+fn a_rank_that_does_not_come_is_named() {
+    let segment = Segment::create(BYTES, 2).unwrap();
+    let options = Options { timeout: Duration::from_millis(50), ..Options::default() };
+    let error = Comm::join(&segment, 0, &options).map(|_| ()).unwrap_err();
+    assert_eq!(error, Error::Timeout { rank: 1, millis: 50 });
+}
+
+/// An agent for tests: answers one connection with `line`, and with a descriptor if there is one.
+fn agent(line: String, descriptor: Option<OwnedFd>) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("segment.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(&stream).read_line(&mut request).unwrap();
+        assert_eq!(request, "{\"segment\":{\"v\":1}}\n");
+        answer(&stream, line.as_bytes(), descriptor.as_ref());
+    });
+    (folder, path)
+}
+
+fn answer(mut stream: &UnixStream, line: &[u8], descriptor: Option<&OwnedFd>) {
+    let Some(descriptor) = descriptor else { return stream.write_all(line).unwrap() };
+    let mut part = libc::iovec { iov_base: line.as_ptr().cast_mut().cast(), iov_len: line.len() };
+    let mut control = [0_u64; 4];
+    // SAFETY: a zeroed header, then filled with live buffers and one descriptor that fits the control buffer.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(descriptor.as_raw_fd());
+        assert!(libc::sendmsg(stream.as_raw_fd(), &raw const message, 0) > 0);
+    }
+}
+
+fn copy_of(segment: &Segment) -> OwnedFd {
+    segment.descriptor().unwrap().as_fd().try_clone_to_owned().unwrap()
+}
+
+#[test]
+fn the_agent_hands_a_segment_over() {
+    let made = Segment::create(BYTES, 2).unwrap();
+    two_threads(|_| {
+        let line = format!("{{\"segment\":{{\"bytes\":{BYTES},\"job\":7,\"step\":0}}}}\n");
+        let (_folder, path) = agent(line, Some(copy_of(&made)));
+        Segment::from_agent(&path, 2).unwrap()
+    });
+}
+
+#[test]
+fn a_refusal_of_the_agent_is_told() {
+    let (_folder, path) = agent("{\"refused\":{\"reason\":\"no step of yours\"}}\n".into(), None);
+    let refused = Segment::from_agent(&path, 2).map(|_| ()).unwrap_err();
+    assert_eq!(refused, Error::Refused("no step of yours".into()));
+}
+
+#[test]
+fn nonsense_from_the_agent_is_an_error() {
+    let made = Segment::create(BYTES, 2).unwrap();
+    let wrong_size = "{\"segment\":{\"bytes\":5,\"job\":7,\"step\":0}}\n".to_owned();
+    let cases = [
+        ("{}\n".to_owned(), None),
+        ("\u{0}\u{1}".to_owned(), None),
+        (String::new(), None),
+        ("x".repeat(10_000), None),
+        ("{\"segment\":{\"bytes\":5,\"job\":7,\"step\":0}}\n".to_owned(), None),
+        (wrong_size, Some(copy_of(&made))),
+    ];
+    for (line, descriptor) in cases {
+        let (_folder, path) = agent(line, descriptor);
+        assert!(matches!(Segment::from_agent(&path, 2), Err(Error::Environment(_))));
+    }
+    let nobody = std::path::Path::new("/nonexistent/segment.sock");
+    assert!(matches!(Segment::from_agent(nobody, 2), Err(Error::System { .. })));
+}
