@@ -1,0 +1,114 @@
+//! One file per job that has leaves on this node: `<run>/jobs/<job id>`.
+//!
+//! The prolog writes it, the epilog removes it, and every step in between learns from it, without asking slurmctld
+//! or the agent, whether its job has leaves. The directory is root's alone and on a file system that a reboot
+//! empties. It is not the truth about leases, the agent's journal is.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What is known of a job on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Leaves on this node and when the run started; `None` where slurmctld did not answer the prolog.
+    pub known: Option<Known>,
+}
+
+/// What slurmctld said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Leaves on this node, at least one.
+    pub leaves: u32,
+    /// Start of the run, seconds since the epoch.
+    pub start: i64,
+    /// The user that owns the job.
+    pub uid: u32,
+}
+
+/// The directory of markers.
+#[derive(Debug)]
+pub struct Markers(PathBuf);
+
+impl Markers {
+    /// The markers below a run directory. Nothing is made before the first marker.
+    pub fn below(run: &Path) -> Markers {
+        Markers(run.join("jobs"))
+    }
+
+    /// Writes or replaces a job's marker, whole or not at all.
+    pub fn write(&self, job: u32, marker: &Marker) -> io::Result<()> {
+        if let Some(run) = self.0.parent() {
+            DirBuilder::new().recursive(true).mode(0o755).create(run)?;
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let next = self.0.join(format!(".{job}"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        file.write_all(&serde_json::to_vec(marker)?)?;
+        fs::rename(next, self.path(job))
+    }
+
+    /// A job's marker; `None` where there is none. One that cannot be read counts as "unknown".
+    pub fn read(&self, job: u32) -> Option<Marker> {
+        match fs::read(self.path(job)) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or(Marker { known: None })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(Marker { known: None }),
+        }
+    }
+
+    /// Removes a job's marker; one that is not there is no error.
+    pub fn remove(&self, job: u32) -> io::Result<()> {
+        match fs::remove_file(self.path(job)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, job: u32) -> PathBuf {
+        self.0.join(job.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const KNOWN: Marker = Marker { known: Some(Known { leaves: 3, start: 1_700_000_000, uid: 1000 }) };
+
+    #[test]
+    fn a_marker_is_read_back_replaced_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let markers = Markers::below(&dir.path().join("run/n1"));
+        assert_eq!(markers.read(7), None);
+        markers.write(7, &Marker { known: None }).unwrap();
+        markers.write(7, &KNOWN).unwrap();
+        assert_eq!(markers.read(7), Some(KNOWN));
+        assert_eq!(markers.read(8), None);
+        markers.remove(7).unwrap();
+        markers.remove(7).unwrap();
+        assert_eq!(markers.read(7), None);
+    }
+
+    #[test]
+    fn only_the_owner_reaches_the_markers() {
+        let dir = tempfile::tempdir().unwrap();
+        Markers::below(dir.path()).write(7, &KNOWN).unwrap();
+        let mode = |p: &str| dir.path().join(p).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("jobs"), mode("jobs/7")), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_marker_that_makes_no_sense_is_unknown_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let markers = Markers::below(dir.path());
+        markers.write(7, &KNOWN).unwrap();
+        for bytes in [&b""[..], b"{\"known\":{\"leaves\":3", b"\xff\xff", b"null"] {
+            fs::write(dir.path().join("jobs/7"), bytes).unwrap();
+            assert_eq!(markers.read(7), Some(Marker { known: None }));
+        }
+    }
+}

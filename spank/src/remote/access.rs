@@ -1,0 +1,142 @@
+//! Which leaves a step may use: from the marker, slurmctld and the agent.
+//!
+//! The count always comes from slurmctld (by way of the marker or directly), never from the option or the
+//! environment: those are the user's.
+
+use crate::agent::{Agent, AgentError};
+use crate::config::Config;
+use crate::gres::{self, Asked};
+use crate::marker::{Known, Marker, Markers};
+use crate::option::Spec;
+use crate::slurm::{Level, Slurm, SlurmError, Step};
+use crate::task_env::Task;
+use migshare_proto::message::{GrantStep, OpenLease, ReleaseGrant, Shape};
+use migshare_proto::{JobKey, Leaf, StepId};
+
+/// What a step may use.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    /// The step's leaves on this node; none for a step without.
+    pub(super) leaves: Vec<Leaf>,
+    /// Positions in `leaves` per local task; empty where every task has all of them.
+    tasks: Vec<Vec<u32>>,
+    /// `0..leaves.len()`, for a step whose tasks have all leaves.
+    every: Vec<u32>,
+    major: Option<u32>,
+    grant: Option<ReleaseGrant>,
+}
+
+/// Why a step cannot have its leaves.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AccessError {
+    /// See [`AgentError`].
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// slurmctld did not say how many leaves the step has.
+    #[error("slurmctld does not say how many leaves this step has: {0}")]
+    Slurm(#[from] SlurmError),
+}
+
+impl Access {
+    /// The leaves of one task.
+    pub(super) fn task(&self, rank: u32, size: u32) -> Task<'_> {
+        let shared = self.tasks.is_empty();
+        let mine = if shared {
+            &self.every[..]
+        } else {
+            self.tasks.get(rank as usize).map_or(&[][..], Vec::as_slice)
+        };
+        Task { rank, size, step: &self.leaves, mine }
+    }
+
+    /// Major number of the capability devices, as the agent says.
+    pub(super) fn major(&self) -> Option<u32> {
+        self.major
+    }
+
+    /// The grant to release at the end.
+    pub(super) fn grant(&self) -> Option<ReleaseGrant> {
+        self.grant.clone()
+    }
+
+    fn whole(leaves: Vec<Leaf>, major: Option<u32>) -> Access {
+        let every = (0..leaves.len() as u32).collect();
+        Access { leaves, every, major, ..Access::default() }
+    }
+}
+
+/// Everything that the question depends on.
+pub(super) struct Asking<'a> {
+    pub(super) config: &'a Config,
+    pub(super) slurm: &'a dyn Slurm,
+    pub(super) job: u32,
+    pub(super) step: StepId,
+    pub(super) tasks: u32,
+    /// The option, where it was given.
+    pub(super) spec: Option<Spec>,
+}
+
+impl Asking<'_> {
+    /// Asks. A job that has neither marker nor option costs one look for a file.
+    pub(super) fn access(&self) -> Result<Access, AccessError> {
+        let Some(known) = self.known()? else { return Ok(Access::default()) };
+        let job = JobKey { job: self.job, start: known.start, uid: known.uid };
+        let shape = Shape { spread: self.spec.unwrap_or_default().spread };
+        let lease = OpenLease { job, leaves: known.leaves, shape };
+        let agent = Agent::new(self.config);
+        if self.step.is_special() {
+            let reply = agent.job_leaves(lease)?;
+            return Ok(Access::whole(reply.leaves, reply.caps_major));
+        }
+        let leaves = self.step_leaves(known.leaves)?;
+        if leaves == 0 {
+            return Ok(Access::default());
+        }
+        let holder = std::process::id();
+        let grant = GrantStep { job, step: self.step, leaves, tasks: self.tasks, shape, holder };
+        let reply = agent.grant(lease, grant)?;
+        Ok(Access {
+            leaves: reply.leaves,
+            tasks: reply.tasks,
+            every: Vec::new(),
+            major: reply.caps_major,
+            grant: Some(ReleaseGrant { job, step: self.step }),
+        })
+    }
+
+    /// What the job holds on this node; `None` where it holds nothing.
+    fn known(&self) -> Result<Option<Known>, AccessError> {
+        let markers = Markers::below(&self.config.run);
+        let marker = markers.read(self.job);
+        if let Some(Marker { known: Some(known) }) = marker {
+            return Ok(Some(known));
+        }
+        if marker.is_none() && self.spec.is_none() {
+            return Ok(None);
+        }
+        let info = self.slurm.job(self.job)?;
+        let leaves = gres::given(info.gres.as_deref().unwrap_or_default());
+        if leaves == 0 {
+            return Ok(None);
+        }
+        let known = Known { leaves, start: info.start, uid: info.uid };
+        // For the epilog and the job's other steps, which find a lease to close and to use.
+        if let Err(e) = markers.write(self.job, &Marker { known: Some(known) }) {
+            self.slurm.say(Level::Error, &format!("job {}: marker: {e}", self.job));
+        }
+        Ok(Some(known))
+    }
+
+    /// Leaves of this step on this node. A step that did not say has all of its job's.
+    fn step_leaves(&self, of_job: u32) -> Result<u32, AccessError> {
+        let Step { per_node, per_task } = self.slurm.step(self.job, self.step.0)?;
+        if let Some(Asked::Leaves(n)) = per_task.as_deref().map(gres::asked) {
+            return Ok(n.saturating_mul(self.tasks));
+        }
+        Ok(match per_node.as_deref().map(gres::asked) {
+            None => of_job,
+            Some(Asked::Leaves(n)) => n,
+            Some(Asked::Nothing | Asked::NoGres) => 0,
+        })
+    }
+}
