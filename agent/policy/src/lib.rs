@@ -13,6 +13,8 @@ pub mod layout;
 pub mod node;
 pub mod placement;
 pub mod record;
+#[cfg(test)]
+mod rig;
 pub mod seen;
 pub mod tasks;
 pub mod topology;

@@ -27,6 +27,7 @@ mod answer;
 mod available;
 mod cut;
 mod grant;
+mod invariants;
 mod reconcile;
 mod refusal;
 mod service;
@@ -173,3 +174,6 @@ impl Node {
 
 /// A lease younger than this when the controller was asked may belong to a job that it had not listed yet, seconds.
 const REAPER_GRACE: i64 = 60;
+
+#[cfg(test)]
+mod tests;

@@ -92,8 +92,9 @@ impl Problem<'_> {
         let mut next: Vec<Option<Total>> = vec![None; now.len()];
         let mut steps: Vec<Option<Step>> = vec![None; now.len()];
         let rest = self.rest(at + 1);
-        for used in 0..=self.used {
-            for taken in 0..=self.count {
+        // Of equal totals the first is kept: earlier GPUs come first.
+        for used in (0..=self.used).rev() {
+            for taken in (0..=self.count).rev() {
                 for node in [false, true] {
                     let state = self.state(used, taken, node);
                     let Some(total) = now[state] else { continue };

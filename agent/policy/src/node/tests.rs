@@ -1,0 +1,7 @@
+//! Tests of the node, by theme.
+
+mod faults;
+mod grants;
+mod leases;
+mod oracle;
+mod start;

@@ -1,0 +1,120 @@
+//! What hardware does wrong.
+
+use super::leases::refusal;
+use crate::fixture;
+use crate::layout::Layout;
+use crate::node::{Ask, Seen, Service, Verdict};
+use crate::rig::{Fault, Rig, close, grant, job, open, rules};
+use crate::topology::Health;
+use migshare_proto::message::Reason;
+
+fn asleep() -> Rig {
+    Rig::asleep(&[fixture::h100(0)], rules(Layout::Uniform))
+}
+
+#[test]
+fn a_refused_making_is_tried_again() {
+    let mut rig = asleep();
+    rig.faults.extend([Fault::Refuse, Fault::HalfWay, Fault::None, Fault::Refuse]);
+    rig.settle_awake(4);
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+}
+
+#[test]
+fn a_place_that_always_fails_is_quarantined_and_heals_by_itself() {
+    let mut rig = asleep();
+    let late = [Fault::None; 6].into_iter().chain([Fault::Refuse; 4]);
+    rig.faults.extend([Fault::Refuse].into_iter().chain(late));
+    rig.settle_awake(3);
+    assert_eq!((rig.standing(0).len(), rig.node.usable()), (6, 6));
+    assert!(
+        rig.reason().contains("NVML refused 3 times: nvmlDeviceCreateGpuInstance: in use"),
+        "{}",
+        rig.reason()
+    );
+    rig.settle_awake(6);
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+}
+
+#[test]
+fn a_removal_that_stops_half_way_is_finished() {
+    let mut rig = Rig::of(&[fixture::h100(0)], rules(Layout::Uniform));
+    rig.rules = rules(Layout::FullMemory);
+    rig.restart();
+    rig.faults.extend([Fault::HalfWay, Fault::Refuse, Fault::Refuse, Fault::Refuse, Fault::Refuse]);
+    rig.settle_awake(4);
+    assert_eq!(rig.node.usable(), 6, "{}", rig.reason());
+    rig.settle_awake(6);
+    assert_eq!((rig.standing(0)[6], rig.node.service()), ((15, 6), Service::Serving));
+}
+
+#[test]
+fn a_lost_gpu_makes_the_node_unfit_and_its_jobs_keep_their_leases() {
+    let mut rig = Rig::h100s(2);
+    rig.ask(&open(1, 3));
+    let uuid = rig.gpus[0].gpu.uuid.clone();
+    rig.gpus[0].health = Health::Lost;
+    rig.gpus[0].instances.clear();
+    rig.node.observe(rig.now, Seen::GpuLost(uuid));
+    rig.settle();
+    assert_eq!(rig.reason(), "migshare: 7 of 14 leaves usable: gpu 0 is lost");
+    assert!(rig.node.books().leases.contains_key(&job(1)));
+    let (reason, text) = refusal(rig.ask(&grant(1, 0, 3, 3)));
+    assert_eq!(reason, Reason::NoLeaves);
+    assert!(text.contains("gpu 0 is lost"), "{text}");
+    let Verdict::Lease(leaves) = rig.ask(&open(2, 7)) else { panic!() };
+    assert!(leaves.iter().all(|leaf| leaf.gpu == 1));
+}
+
+#[test]
+fn a_gpu_that_was_reset_is_cut_again_but_not_under_a_lease() {
+    let mut rig = Rig::h100s(1);
+    rig.ask(&open(1, 2));
+    rig.gpus[0].instances.clear();
+    rig.scan();
+    assert_eq!(rig.standing(0).len(), 5, "places of the lease stay empty");
+    assert!(
+        rig.node.problems().iter().any(|p| p == "job 1 lost its leaf 4:1 on gpu 0"),
+        "{:?}",
+        rig.node.problems()
+    );
+    assert_eq!(refusal(rig.ask(&Ask::JobLeaves { job: job(1) })).0, Reason::NoLeaves);
+    rig.ask(&close(1));
+    rig.settle();
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+}
+
+#[test]
+fn dead_nvml_refuses_new_leases_only_and_the_node_looks_again() {
+    let mut rig = Rig::h100s(1);
+    let before = rig.ask(&open(1, 2));
+    rig.node.observe(rig.now, Seen::NvmlDead("driver not loaded".to_owned()));
+    assert_eq!(rig.reason(), "migshare: 7 of 7 leaves usable: NVML does not answer: driver not loaded");
+    assert_eq!(refusal(rig.ask(&open(2, 1))).0, Reason::NotServing);
+    assert_eq!(rig.ask(&open(1, 2)), before);
+    rig.settle_awake(1);
+    assert_eq!(rig.node.service(), Service::Serving);
+}
+
+#[test]
+fn mig_mode_switched_off_behind_our_back_is_a_problem_and_no_loss_of_count() {
+    let mut rig = Rig::h100s(2);
+    rig.gpus[1].health = Health::MigOff;
+    rig.gpus[1].instances.clear();
+    rig.scan();
+    assert_eq!(rig.reason(), "migshare: 7 of 14 leaves usable: gpu 1 is not in MIG mode");
+    rig.gpus[1].health = Health::Mig;
+    rig.settle_awake(1);
+    assert_eq!((rig.node.service(), rig.standing(1).len()), (Service::Serving, 7));
+}
+
+#[test]
+fn an_instance_replaced_by_another_kind_is_quarantined() {
+    let mut rig = Rig::h100s(1);
+    rig.gpus[0].instances.retain(|i| i.placement.start < 4);
+    let other = fixture::instance(&rig.gpus[0].gpu, 9, 4);
+    rig.gpus[0].instances.push(other);
+    rig.scan();
+    assert_eq!(rig.node.usable(), 4);
+    assert!(rig.reason().contains("3g.40gb"), "{}", rig.reason());
+}
