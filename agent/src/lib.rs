@@ -1,1 +1,29 @@
-//! The node agent migshared and its command line migshare.
+//! The node agent `migshared` and its command line `migshare`.
+//!
+//! Decisions about leaves are made in `migshare-policy`, hardware is called in `migshare-nvml`, messages are defined in
+//! `migshare-proto`. Here are the effects: journal, threads, socket, processes, Slurm's commands.
+//!
+//! ```text
+//! daemon     composition of migshared
+//!  ├ driver     the thread that owns the node's state        journal    what survives a crash
+//!  ├ hardware   the thread that owns NVML                    holders    processes that hold grants
+//!  ├ server     the socket                                   slurm      drain, resume, what runs here
+//!  └ notify, process, config, logging
+//! cli        migshare
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod driver;
+pub mod hardware;
+pub mod holders;
+pub mod journal;
+pub mod logging;
+pub mod notify;
+pub mod process;
+pub mod server;
+pub mod slurm;
+pub mod wire;

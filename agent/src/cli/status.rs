@@ -1,0 +1,151 @@
+//! `migshare status`: one table per GPU, then the leases, then what is wrong.
+
+use super::paint::{Colour, Paint};
+use super::{Agent, Exit};
+use clap::Args;
+use migshare_proto::status::{GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, Status};
+use std::fmt::Write;
+use std::time::Duration;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Print JSON: the agent's own status message
+    #[arg(long)]
+    json: bool,
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(agent: &Agent, options: &Options) -> anyhow::Result<Exit> {
+    let status = agent.status(PATIENCE)?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", render(&status, Paint::for_stdout()));
+    }
+    Ok(if status.problems.is_empty() { Exit::Well } else { Exit::Unwell })
+}
+
+fn render(status: &Status, paint: Paint) -> String {
+    let Status { node, version, driver, cuda, layout, counted, usable, .. } = status;
+    let mut out = format!("{}  layout {layout}  ", paint.text(Colour::Bold, &format!("node {node}")));
+    let colour = if usable < counted { Colour::Red } else { Colour::Green };
+    let _ = write!(out, "{}", paint.text(colour, &format!("{usable} of {counted} leaves usable")));
+    let _ = writeln!(out, "  driver {driver}  CUDA {cuda}  migshared {version}");
+    for gpu in &status.gpus {
+        out.push('\n');
+        out.push_str(&render_gpu(gpu, paint));
+    }
+    if !status.leases.is_empty() {
+        let _ = write!(
+            out,
+            "\n{}",
+            table(&LEASE_HEADS, &status.leases.iter().map(lease).collect::<Vec<_>>(), paint)
+        );
+    }
+    for problem in &status.problems {
+        let _ = write!(out, "\n{}", paint.text(Colour::Red, &format!("problem: {problem}")));
+    }
+    if !status.problems.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn render_gpu(gpu: &GpuStatus, paint: Paint) -> String {
+    let numa = gpu.numa.map(|n| format!("  NUMA node {n}")).unwrap_or_default();
+    let title = paint.text(Colour::Bold, &format!("GPU {}", gpu.index));
+    let mut out = format!("{title}  {}  {}{numa}", gpu.model, gpu.pci_bus_id);
+    if let Some(text) = trouble(gpu.state) {
+        let _ = write!(out, "  {}", paint.text(Colour::Red, text));
+    }
+    out.push('\n');
+    if !gpu.leaves.is_empty() {
+        out.push_str(&table(&LEAF_HEADS, &gpu.leaves.iter().map(leaf).collect::<Vec<_>>(), paint));
+    }
+    out
+}
+
+fn trouble(state: GpuState) -> Option<&'static str> {
+    match state {
+        GpuState::Serving => None,
+        GpuState::MigOff => Some("MIG mode is off"),
+        GpuState::Lost => Some("lost"),
+        GpuState::ResetRequired => Some("must be reset"),
+    }
+}
+
+const LEAF_HEADS: [&str; 8] = ["PLACE", "PROFILE", "MEMORY", "GI", "STATE", "JOB", "STEPS", "UUID"];
+
+fn leaf(leaf: &LeafStatus) -> Vec<Cell> {
+    let (state, colour) = match leaf.state {
+        LeafState::Free => ("free", Colour::Green),
+        LeafState::Leased => ("leased", Colour::Yellow),
+        LeafState::Quarantined => ("quarantined", Colour::Red),
+    };
+    let state = leaf.note.as_ref().map_or_else(|| state.to_owned(), |note| format!("{state}: {note}"));
+    let steps: Vec<String> = leaf.steps.iter().map(ToString::to_string).collect();
+    vec![
+        plain(leaf.placement),
+        plain(&leaf.profile),
+        plain(format!("{} MiB", leaf.memory_mib)),
+        plain(leaf.gi),
+        (state, colour),
+        plain(leaf.job.map_or_else(|| "-".to_owned(), |j| j.to_string())),
+        plain(if steps.is_empty() { "-".to_owned() } else { steps.join(",") }),
+        plain(&leaf.uuid),
+    ]
+}
+
+const LEASE_HEADS: [&str; 4] = ["JOB", "UID", "LEAVES", "STEPS"];
+
+fn lease(lease: &LeaseStatus) -> Vec<Cell> {
+    let grants: Vec<String> =
+        lease.grants.iter().map(|g| format!("{} ({} of pid {})", g.step, g.leaves, g.holder)).collect();
+    vec![
+        plain(lease.job.job),
+        plain(lease.job.uid),
+        plain(lease.leaves),
+        plain(if grants.is_empty() { "-".to_owned() } else { grants.join(", ") }),
+    ]
+}
+
+/// A text and its colour.
+type Cell = (String, Colour);
+
+fn plain(value: impl ToString) -> Cell {
+    (value.to_string(), Colour::Plain)
+}
+
+/// Columns of equal width, two spaces apart.
+fn table(heads: &[&str], rows: &[Vec<Cell>], paint: Paint) -> String {
+    let width = |at: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(at)).map(|(text, _)| text.chars().count());
+        cells.chain([heads[at].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let heads: Vec<Cell> = heads.iter().map(|h| ((*h).to_owned(), Colour::Bold)).collect();
+    let mut out = String::new();
+    for row in std::iter::once(&heads).chain(rows) {
+        let mut line = String::from(" ");
+        for ((text, colour), width) in row.iter().zip(&widths) {
+            let gap = " ".repeat(width.saturating_sub(text.chars().count()));
+            let _ = write!(line, " {}{gap}", paint.text(*colour, text));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = vec![vec![plain("1:1"), plain("1g.10gb")], vec![plain("10:2"), plain("x")]];
+        let text = table(&["PLACE", "PROFILE"], &rows, Paint::none());
+        assert_eq!(text, "  PLACE PROFILE\n  1:1   1g.10gb\n  10:2  x\n");
+    }
+}

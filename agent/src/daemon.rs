@@ -1,0 +1,165 @@
+//! The composition of `migshared`: which parts there are and how they are joined. The parts do not know it.
+//!
+//! ```text
+//!   main thread (tokio)                      threads
+//!     server   ---\                            driver    owns Node and Journal
+//!     holders  ----+--- Event ---> inbox --->  nvml      owns the NVML session
+//!     keeper   ---/                 ^            |
+//!     signals, watchdog             \--- Seen ---/
+//! ```
+
+use crate::config::{Config, LayoutName, Placing};
+use crate::driver::{self, About, Driver, Event, Inbox, Outlets};
+use crate::hardware::{self, Source};
+use crate::holders;
+use crate::journal::Journal;
+use crate::notify::{self, Notifier};
+use crate::process;
+use crate::server;
+use crate::slurm::{Slurm, keeper};
+use anyhow::Context;
+use migshare_policy::Books;
+use migshare_policy::layout::Layout;
+use migshare_policy::node::{Rules, Service};
+use migshare_policy::placement::Direction;
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+/// File descriptors that the agent may need: its connections, pidfds and a few files.
+const FILES: u64 = 16 * 1024;
+
+/// Runs the agent until SIGTERM or SIGINT.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let notifier = Notifier::from_env();
+    raise_file_limit();
+    let (inbox, events) = driver::inbox();
+    let (driver, follow) = assemble(&config, &inbox)?;
+    let driver = spawn(driver, events)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(live(&config, inbox.clone(), follow, &notifier));
+    notifier.stopping();
+    inbox.send(Event::Stop);
+    let ended = driver.join().map_err(|_| anyhow::anyhow!("the driver ended with a panic"));
+    // A stale socket would only cost the next client a refused connection.
+    let _ = std::fs::remove_file(&config.socket);
+    done.and(ended)
+}
+
+/// The receiving ends of the driver's outlets.
+struct Follow {
+    service: watch::Receiver<Service>,
+    holders: watch::Receiver<BTreeSet<migshare_policy::record::Holder>>,
+    leases: watch::Receiver<usize>,
+}
+
+/// Reads the journal and joins driver and hardware thread.
+fn assemble(config: &Config, inbox: &Inbox) -> anyhow::Result<(Driver, Follow)> {
+    let (journal, replay) = Journal::open(&config.state_dir).context("journal")?;
+    if replay.torn > 0 {
+        tracing::warn!(
+            bytes = replay.torn,
+            "the journal ended in the middle of a line, as after a crash: cut off"
+        );
+    }
+    let mut books = Books::default();
+    for record in &replay.records {
+        books.fold(record).with_context(|| {
+            let path = config.state_dir.join("journal");
+            format!("{} contradicts itself; move the file away to begin anew", path.display())
+        })?;
+    }
+    tracing::info!(records = replay.records.len(), leases = books.leases.len(), "journal read");
+    let source = Source { library: config.nvml_library.clone(), proc_root: config.proc_root.clone() };
+    let effects = hardware::start(source, inbox.clone()).context("thread for NVML")?;
+    let about = about(config)?;
+    let (service, service_rx) = watch::channel(Service::Starting);
+    let (holders, holders_rx) = watch::channel(BTreeSet::new());
+    let (leases, leases_rx) = watch::channel(0);
+    let driver = Driver::new(about, books, journal, effects, Outlets { service, holders, leases });
+    Ok((driver, Follow { service: service_rx, holders: holders_rx, leases: leases_rx }))
+}
+
+fn about(config: &Config) -> anyhow::Result<About> {
+    let layout = match config.layout {
+        LayoutName::Uniform => Layout::Uniform,
+        LayoutName::FullMemory => Layout::FullMemory,
+    };
+    let direction = match config.placement {
+        Placing::Pack => Direction::Pack,
+        Placing::Auto | Placing::Spread => Direction::Spread,
+    };
+    Ok(About {
+        node: config.node.clone(),
+        rules: Rules { layout, direction },
+        direction_follows_driver: config.placement == Placing::Auto,
+        boot: process::boot_id(&config.proc_root).context("the kernel's boot id")?,
+    })
+}
+
+fn spawn(driver: Driver, events: mpsc::Receiver<Event>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("driver".to_owned()).spawn(move || driver.run(&events))
+}
+
+async fn live(config: &Config, inbox: Inbox, follow: Follow, notifier: &Notifier) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener =
+        server::bind(&config.socket).with_context(|| format!("socket {}", config.socket.display()))?;
+    tokio::spawn(holders::watch(follow.holders, inbox.clone()));
+    tokio::spawn(server::serve(listener, inbox.clone()));
+    let follows = keeper::Follows { service: follow.service.clone(), leases: follow.leases };
+    let slurm = Slurm::new(&config.node, &config.slurm);
+    tokio::spawn(keeper::keep(slurm, config.slurm.drain, config.slurm.interval(), follows, inbox.clone()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        end = announce(follow.service, notifier) => end?,
+        end = watchdog(inbox, notifier) => end?,
+    }
+    tracing::info!("stopping");
+    Ok(())
+}
+
+/// Says "ready" when the start has ended, and keeps the service manager's status line.
+async fn announce(mut service: watch::Receiver<Service>, notifier: &Notifier) -> anyhow::Result<()> {
+    let mut ready = false;
+    loop {
+        let level = service.borrow_and_update().clone();
+        let text = match &level {
+            Service::Starting => "starting",
+            Service::Serving => "serving",
+            Service::Unfit { reason } => reason,
+        };
+        notifier.status(text);
+        if !ready && level != Service::Starting {
+            ready = true;
+            notifier.ready();
+            tracing::info!("ready");
+        }
+        service.changed().await.context("the driver has ended")?;
+    }
+}
+
+/// Tells the service manager that the agent lives, as long as its driver answers.
+async fn watchdog(inbox: Inbox, notifier: &Notifier) -> anyhow::Result<()> {
+    let Some(interval) = notify::watchdog_interval() else { return std::future::pending().await };
+    loop {
+        let (sender, receiver) = oneshot::channel();
+        inbox.send(Event::Status(sender));
+        receiver.await.context("the driver has ended")?;
+        notifier.alive();
+        tokio::time::sleep(interval).await;
+    }
+}
+
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES).max(soft), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

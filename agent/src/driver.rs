@@ -1,0 +1,244 @@
+//! The one owner of the node's state. A thread takes events from everywhere, asks the policy, writes the journal, and only
+//! then acts and answers.
+//!
+//! ```text
+//!  server, hardware, holders, slurm --Event--> inbox
+//!     1  observe what was seen            (in memory, cannot fail)
+//!     2  answer what was asked            \  proposals, committed in memory one after the other
+//!     3  work until there is none left    /
+//!     4  append all their records, one fsync for all ----- fails ---> put the node back as it was, answer one by one
+//!     5  effects to the hardware thread, replies to the clients
+//! ```
+//!
+//! It blocks in fsync, which is why it is a thread of its own: requests that come meanwhile share the next fsync. It
+//! decides nothing about leaves; that is the policy's.
+
+mod outlook;
+mod told;
+mod turn;
+
+use crate::hardware::Opened;
+use crate::journal::Journal;
+use migshare_policy::node::{Ask, Effect, Node, Rules, Seen, Service};
+use migshare_policy::record::Holder;
+use migshare_proto::Reply;
+use migshare_proto::status::Status;
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+
+/// Longest time that a client waits for instances to be made, when it has more patience itself.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Pause between two tries to repair a journal that cannot be written.
+const REPAIR: Duration = Duration::from_secs(5);
+/// Most events of one turn: bounds how long a reply waits for others' work.
+const BATCH: usize = 256;
+
+/// What the driver takes.
+#[derive(Debug)]
+pub enum Event {
+    /// A client asks; the reply goes to the sender.
+    Ask(Ask, oneshot::Sender<Reply>),
+    /// Somebody wants the picture of the node.
+    Status(oneshot::Sender<Box<Status>>),
+    /// Hardware, Slurm or the kernel say something.
+    Seen(Seen),
+    /// NVML was opened.
+    NvmlOpened(Opened),
+    /// Time for a look at the hardware.
+    Look,
+    /// End.
+    Stop,
+}
+
+/// The way to the driver. Never blocks; what is under way is bounded by those who send.
+#[derive(Debug, Clone)]
+pub struct Inbox(mpsc::Sender<Event>);
+
+impl Inbox {
+    /// Sends an event. When the driver is gone the process is ending, and the event with it.
+    pub fn send(&self, event: Event) {
+        if self.0.send(event).is_err() {
+            tracing::debug!("event after the end of the driver");
+        }
+    }
+}
+
+/// A new inbox with its other end.
+pub fn inbox() -> (Inbox, mpsc::Receiver<Event>) {
+    let (sender, receiver) = mpsc::channel();
+    (Inbox(sender), receiver)
+}
+
+/// What the driver knows beside the node's state.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Slurm's name of the node.
+    pub node: String,
+    /// What the site has decided.
+    pub rules: Rules,
+    /// Whether the direction of placements follows the driver's version.
+    pub direction_follows_driver: bool,
+    /// The kernel's boot id.
+    pub boot: String,
+}
+
+/// What others follow: the current value and every change of it.
+#[derive(Debug)]
+pub struct Outlets {
+    /// Whether Slurm may send jobs here.
+    pub service: watch::Sender<Service>,
+    /// The processes to watch.
+    pub holders: watch::Sender<BTreeSet<Holder>>,
+    /// Number of open leases.
+    pub leases: watch::Sender<usize>,
+}
+
+/// The driver's state.
+pub struct Driver {
+    about: About,
+    node: Node,
+    journal: Journal,
+    opened: Option<Opened>,
+    hardware: mpsc::Sender<Effect>,
+    outlets: Outlets,
+    waiting: Vec<Waiting>,
+    /// When to try to repair a broken journal.
+    repair: Option<Instant>,
+}
+
+/// A client whose instances are being made.
+#[derive(Debug)]
+struct Waiting {
+    ask: Ask,
+    reply: oneshot::Sender<Reply>,
+    until: Instant,
+}
+
+impl Driver {
+    /// A driver over what the journal held.
+    pub fn new(
+        about: About,
+        books: migshare_policy::Books,
+        journal: Journal,
+        hardware: mpsc::Sender<Effect>,
+        outlets: Outlets,
+    ) -> Driver {
+        let node = Node::new(about.rules.clone(), books, about.boot.clone());
+        let mut driver = Driver {
+            about,
+            node,
+            journal,
+            opened: None,
+            hardware,
+            outlets,
+            waiting: Vec::new(),
+            repair: None,
+        };
+        driver.mind_the_journal();
+        driver
+    }
+
+    /// Runs until it is told to stop, or until nobody can send any more.
+    pub fn run(mut self, events: &mpsc::Receiver<Event>) {
+        self.carry_out(vec![Effect::Scan]);
+        self.publish();
+        loop {
+            let batch = match self.next(events) {
+                Some(batch) => batch,
+                None => return,
+            };
+            let stop = batch.iter().any(|e| matches!(e, Event::Stop));
+            self.take(batch);
+            self.publish();
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Waits for events or for the next timer. None when nobody can send any more.
+    fn next(&self, events: &mpsc::Receiver<Event>) -> Option<Vec<Event>> {
+        let first = match self.timer() {
+            Some(pause) => match events.recv_timeout(pause) {
+                Ok(event) => Some(event),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            },
+            None => Some(events.recv().ok()?),
+        };
+        Some(first.into_iter().chain(events.try_iter().take(BATCH - 1)).collect())
+    }
+
+    /// Time until something is due although nothing happens.
+    fn timer(&self) -> Option<Duration> {
+        let now = now();
+        let broken = self.journal.broken().is_some();
+        let node = self
+            .node
+            .wake(now)
+            .filter(|_| !broken)
+            .map(|at| Duration::from_secs(u64::try_from(at - now).unwrap_or(0)));
+        let due = self.waiting.iter().map(|w| w.until).chain(self.repair).min();
+        let due = due.map(|at| at.saturating_duration_since(Instant::now()));
+        // A timer that is due at once would spin if the work that it announces is refused: one look each tenth of a second.
+        node.into_iter().chain(due).min().map(|pause| pause.max(Duration::from_millis(100)))
+    }
+
+    fn take(&mut self, batch: Vec<Event>) {
+        let mut asks = Vec::new();
+        let mut status = Vec::new();
+        for event in batch {
+            match event {
+                Event::Ask(ask, reply) => {
+                    asks.push(Waiting { ask, reply, until: Instant::now() + PATIENCE });
+                }
+                Event::Status(reply) => status.push(reply),
+                Event::Seen(seen) => {
+                    told::seen(&seen);
+                    self.node.observe(now(), seen);
+                }
+                Event::NvmlOpened(opened) => self.nvml_opened(opened),
+                Event::Look => self.carry_out(vec![Effect::Scan]),
+                Event::Stop => {}
+            }
+        }
+        self.mind_the_journal();
+        self.turns(asks);
+        for reply in status {
+            // A client that no longer listens wants no status.
+            let _ = reply.send(Box::new(self.status()));
+        }
+    }
+
+    fn nvml_opened(&mut self, opened: Opened) {
+        let major = opened.versions.driver.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
+        let (driver, cuda) = (&opened.versions.driver, opened.versions.cuda);
+        tracing::info!(driver, cuda = format!("{}.{}", cuda.0, cuda.1), "NVML is open");
+        if self.about.direction_follows_driver {
+            let direction = migshare_policy::placement::Direction::for_driver(major);
+            if direction != self.about.rules.direction {
+                self.about.rules.direction = direction;
+                // Nothing was seen through the new session yet, so nothing is forgotten; a scan follows.
+                self.node =
+                    Node::new(self.about.rules.clone(), self.node.books().clone(), self.about.boot.clone());
+            }
+        }
+        self.opened = Some(opened);
+    }
+
+    fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.hardware.send(effect).is_err() {
+                tracing::error!("the hardware thread is gone");
+            }
+        }
+    }
+}
+
+/// Seconds since the epoch.
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

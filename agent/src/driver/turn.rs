@@ -1,0 +1,144 @@
+//! One turn of the driver: several proposals, one fsync, then their effects and replies.
+//!
+//! Proposals are committed in memory one after the other, because each sees what the one before has done. If the journal then
+//! fails, the node is put back as it was and the same questions are answered one by one: those that write nothing
+//! (a step that asks again, the leaves of a running job) are served all the same.
+
+use super::{Driver, REPAIR, Waiting, now, told};
+use crate::wire;
+use migshare_policy::node::{Effect, Node, Proposal, Verdict};
+use migshare_policy::record::Record;
+use migshare_proto::message::ErrorCode;
+use std::time::Instant;
+
+/// Most proposals of work in one turn; more are done in the next. Cutting 16 GPUs takes a few hundred.
+const WORK: usize = 4096;
+
+/// What is proposed in one turn.
+#[derive(Default)]
+struct Turn {
+    /// The node before the first commit, if there was one.
+    before: Option<Node>,
+    /// The last proposal, not committed yet.
+    last: Option<Proposal>,
+    records: Vec<Record>,
+    effects: Vec<Effect>,
+    verdicts: Vec<(Waiting, Verdict)>,
+}
+
+impl Driver {
+    /// Answers questions, old and new ones, and works, until nothing changes any more.
+    pub(super) fn turns(&mut self, asks: Vec<Waiting>) {
+        let mut asks: Vec<Waiting> = std::mem::take(&mut self.waiting).into_iter().chain(asks).collect();
+        loop {
+            let changed = self.turn(asks);
+            if !changed || self.waiting.is_empty() {
+                break;
+            }
+            asks = std::mem::take(&mut self.waiting);
+        }
+        if self.journal.is_bloated()
+            && let Err(error) = self.journal.compact(&self.node.books().records())
+        {
+            tracing::error!(%error, "journal could not be compacted");
+        }
+    }
+
+    /// One turn. Whether it changed the node.
+    fn turn(&mut self, asks: Vec<Waiting>) -> bool {
+        if self.journal.broken().is_some() {
+            self.answer_without_journal(asks);
+            return false;
+        }
+        let mut turn = Turn::default();
+        for asked in asks {
+            self.settle(&mut turn);
+            let proposal = self.node.answer(now(), &asked.ask);
+            let verdict = proposal.verdict.clone().unwrap_or(Verdict::Wait);
+            turn.add(proposal);
+            turn.verdicts.push((asked, verdict));
+        }
+        for _ in 0..WORK {
+            self.settle(&mut turn);
+            match self.node.work(now()) {
+                Some(proposal) => turn.add(proposal),
+                None => break,
+            }
+        }
+        self.finish(turn)
+    }
+
+    /// Commits the last proposal in memory, so that the next one sees it.
+    fn settle(&mut self, turn: &mut Turn) {
+        if let Some(proposal) = turn.last.take() {
+            if turn.before.is_none() {
+                turn.before = Some(self.node.clone());
+            }
+            self.node.commit(&proposal);
+        }
+    }
+
+    fn finish(&mut self, mut turn: Turn) -> bool {
+        if !turn.records.is_empty()
+            && let Err(error) = self.journal.append(&turn.records)
+        {
+            tracing::error!(%error, "journal cannot be written: nothing was changed");
+            self.repair = Some(Instant::now() + REPAIR);
+            if let Some(before) = turn.before.take() {
+                self.node = before;
+            }
+            self.answer_without_journal(turn.verdicts.into_iter().map(|(asked, _)| asked).collect());
+            return false;
+        }
+        turn.before = None;
+        let changed = !turn.records.is_empty() || !turn.effects.is_empty();
+        if let Some(proposal) = turn.last.take() {
+            self.node.commit(&proposal);
+        }
+        turn.records.iter().for_each(told::record);
+        self.carry_out(turn.effects);
+        for (asked, verdict) in turn.verdicts {
+            self.reply(asked, verdict);
+        }
+        changed
+    }
+
+    /// Serves those who need no record, and tells the others why not.
+    fn answer_without_journal(&mut self, asks: Vec<Waiting>) {
+        let cause = self.journal.broken().unwrap_or("the journal cannot be written").to_owned();
+        for asked in asks {
+            let proposal = self.node.answer(now(), &asked.ask);
+            match proposal.verdict {
+                Some(verdict) if proposal.records.is_empty() => self.reply(asked, verdict),
+                _ => {
+                    let text = format!("the journal cannot be written ({cause}): nothing was changed");
+                    // A client that hung up needs no reply.
+                    let _ = asked.reply.send(wire::error(ErrorCode::Journal, text));
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, asked: Waiting, verdict: Verdict) {
+        let caps_major = self.opened.as_ref().and_then(|o| o.caps_major);
+        if let Some(reply) = wire::reply(verdict, caps_major) {
+            told::reply(&asked.ask, &reply);
+            let _ = asked.reply.send(reply);
+        } else if asked.until <= Instant::now() {
+            let text = "instances for this lease are still being made; try again";
+            let _ = asked.reply.send(wire::error(ErrorCode::Busy, text));
+        } else if !asked.reply.is_closed() {
+            self.waiting.push(asked);
+        }
+    }
+}
+
+impl Turn {
+    fn add(&mut self, proposal: Proposal) {
+        self.records.extend_from_slice(&proposal.records);
+        self.effects.extend_from_slice(&proposal.effects);
+        if !proposal.records.is_empty() || !proposal.effects.is_empty() {
+            self.last = Some(proposal);
+        }
+    }
+}

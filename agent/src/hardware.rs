@@ -1,0 +1,114 @@
+//! The thread that owns NVML. It carries out effects in the order in which they come and tells the driver what came of
+//! them; it decides nothing and keeps nothing but the session. NVML calls take from microseconds to ten seconds, hence
+//! a thread of their own.
+
+use crate::driver::{Event, Inbox};
+use migshare_nvml::{NvmlError, Session, Versions};
+use migshare_policy::node::{Effect, Seen};
+use migshare_policy::record::LeafId;
+use migshare_proto::GpuUuid;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+/// How NVML is found.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The library, where it is not the system's own.
+    pub library: Option<PathBuf>,
+    /// The kernel's process file system.
+    pub proc_root: PathBuf,
+}
+
+/// What is known once NVML is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Versions of the driver.
+    pub versions: Versions,
+    /// Major number of the capability device files.
+    pub caps_major: Option<u32>,
+}
+
+/// Starts the thread. It ends when the sender is dropped.
+pub fn start(source: Source, inbox: Inbox) -> std::io::Result<mpsc::Sender<Effect>> {
+    let (effects, queue) = mpsc::channel();
+    let run = move || {
+        let mut hardware = Hardware { source, inbox, session: None };
+        for effect in queue {
+            hardware.carry_out(effect);
+        }
+    };
+    std::thread::Builder::new().name("nvml".to_owned()).spawn(run)?;
+    Ok(effects)
+}
+
+struct Hardware {
+    source: Source,
+    inbox: Inbox,
+    session: Option<Session>,
+}
+
+impl Hardware {
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Scan => {
+                let seen = match self.with(Session::scan) {
+                    Ok(reports) => Seen::Scan(reports),
+                    Err(e) => {
+                        // A library that does not answer as a whole is opened anew.
+                        self.session = None;
+                        Seen::NvmlDead(e.to_string())
+                    }
+                };
+                self.tell(seen);
+            }
+            Effect::Create { leaf, profile } => self.create(leaf, profile),
+            Effect::Destroy { leaf, gi } => self.destroy(leaf, gi),
+        }
+    }
+
+    fn create(&mut self, leaf: LeafId, profile: u32) {
+        let at = leaf.place.placement;
+        match self.with(|s| s.create(&leaf.place.gpu, profile, at)) {
+            Ok(instance) => self.tell(Seen::Made { leaf, instance }),
+            Err(e) => {
+                let gpu = leaf.place.gpu.clone();
+                tracing::warn!(%leaf, profile, error = %e, "instance could not be made");
+                self.tell(Seen::MakeFailed { leaf, error: e.to_string() });
+                self.tell_if_lost(gpu, &e);
+            }
+        }
+    }
+
+    fn destroy(&mut self, leaf: LeafId, gi: u32) {
+        match self.with(|s| s.destroy(&leaf.place.gpu, gi)) {
+            Ok(()) => self.tell(Seen::Removed { leaf }),
+            Err(e) => {
+                let gpu = leaf.place.gpu.clone();
+                tracing::warn!(%leaf, gi, error = %e, "instance could not be destroyed");
+                self.tell(Seen::RemoveFailed { leaf, error: e.to_string() });
+                self.tell_if_lost(gpu, &e);
+            }
+        }
+    }
+
+    /// Uses the session, which is opened first if need be.
+    fn with<T>(&mut self, what: impl FnOnce(&Session) -> Result<T, NvmlError>) -> Result<T, NvmlError> {
+        if let Some(session) = &self.session {
+            return what(session);
+        }
+        let session = Session::open(self.source.library.as_deref(), &self.source.proc_root)?;
+        let opened = Opened { versions: session.versions()?, caps_major: session.caps_major() };
+        self.inbox.send(Event::NvmlOpened(opened));
+        what(self.session.insert(session))
+    }
+
+    fn tell(&self, seen: Seen) {
+        self.inbox.send(Event::Seen(seen));
+    }
+
+    fn tell_if_lost(&self, gpu: GpuUuid, e: &NvmlError) {
+        if e.is_gone() {
+            self.tell(Seen::GpuLost(gpu));
+        }
+    }
+}

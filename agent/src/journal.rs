@@ -1,0 +1,268 @@
+//! The journal: the node's durable truth as an append-only file. What was appended without error survives a crash; what was not
+//! was never answered to anybody.
+//!
+//! ```text
+//!   journal :=  line*           line := crc32c(json) in 8 hex digits, ' ', json, '\n'
+//!   line 1   {"format":1,"writer":"migshared 0.1.0"}
+//!   others   [{"open":{…}},{"grant":{…}}]            one append: all of it or nothing, then one fsync
+//! ```
+//!
+//! * **Torn tail.** Each append is synced before the next begins, so a crash can damage the last line only: it is cut off. A
+//!   damaged line with a whole one behind it is no crash, and the start is refused.
+//! * **Failed append.** After a failed write or sync nobody knows what the disk holds (fsync(2) may report a failure
+//!   once and forget it), so the file is not appended to again: it is replaced by a compacted one first.
+//! * **Unwritable directory.** What can be read is read; the journal begins broken, so that the leases of running jobs are known.
+//! * **Compaction** writes a new file, syncs it, renames it over the old one and syncs the directory.
+//!
+//! What the records mean, and when to compact, is decided by the driver.
+
+pub mod disk;
+mod line;
+
+use disk::DiskRecord;
+use line::{Bad, Header};
+use migshare_policy::record::Record;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The newest format that this code reads, and the one that it writes.
+pub const FORMAT: u32 = 1;
+
+/// A file below this size is never compacted, in bytes.
+const SMALL: u64 = 256 * 1024;
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The system refused something.
+    #[error("{what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent has the directory.
+    #[error("{0} is locked: another migshared runs with this state_dir")]
+    Locked(PathBuf),
+    /// A later version wrote it.
+    #[error(
+        "{path} has format {format}, written by {writer}; this migshared reads formats up to {FORMAT}. Start that \
+         version or a later one; or let all jobs of this node end and move the file away, then this version begins anew"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// Who wrote it.
+        writer: String,
+    },
+    /// A line is damaged and it is not the last one.
+    #[error(
+        "{path} line {line}: {cause}, and whole lines follow, so this is no crash but damage. Move the file away to begin anew: \
+         what stands on the GPUs is adopted, and leases of running jobs are opened again by their next step"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first damaged line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// What a journal held when it was opened.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// The records, oldest first.
+    pub records: Vec<Record>,
+    /// Bytes that a crash had left behind the last whole line, and that were cut off.
+    pub torn: u64,
+}
+
+/// An open journal. It holds a lock on its directory as long as it lives.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    /// None while the file cannot be written.
+    file: Option<File>,
+    /// Length of all whole lines, in bytes.
+    len: u64,
+    /// Length after the last compaction, in bytes.
+    compact_len: u64,
+    /// Why nothing may be appended before a compaction.
+    broken: Option<String>,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+impl Journal {
+    /// Opens the journal of a directory, which is made if need be, and reads it. One that can be read but not written is
+    /// opened all the same, and is [`Self::broken`].
+    pub fn open(dir: &Path) -> Result<(Journal, Replay), JournalError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| failed("cannot make", dir, e))?;
+        let lock = lock(dir)?;
+        let path = dir.join("journal");
+        let bytes = read(&path)?;
+        let (replay, len) = parse(&path, &bytes)?;
+        let mut journal =
+            Journal { dir: dir.to_owned(), file: None, len, compact_len: len, broken: None, _lock: lock };
+        if let Err(e) = journal.settle(&path, bytes.len() as u64) {
+            journal.broken = Some(e.to_string());
+        }
+        Ok((journal, replay))
+    }
+
+    /// Appends records and syncs. On an error nothing may be believed to be on disk, and [`Self::broken`] says why
+    /// until a [`Self::compact`] succeeds.
+    pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        if let Some(cause) = &self.broken {
+            return Err(io::Error::other(cause.clone()));
+        }
+        let line = line::encode(&records.iter().map(DiskRecord::from).collect::<Vec<_>>())?;
+        let file = self.file.as_mut().ok_or_else(|| io::Error::other("the journal is not open"))?;
+        match file.write_all(&line).and_then(|()| file.sync_data()) {
+            Ok(()) => {
+                self.len += line.len() as u64;
+                Ok(())
+            }
+            Err(e) => {
+                self.broken = Some(e.to_string());
+                Err(e)
+            }
+        }
+    }
+
+    /// Why the last append failed, if nothing has repaired that since.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// Whether the file has grown to a multiple of what it must hold.
+    pub fn is_bloated(&self) -> bool {
+        self.len > SMALL.max(4 * self.compact_len)
+    }
+
+    /// Replaces the file by one that holds these records and nothing else. On an error the old file stays.
+    pub fn compact(&mut self, records: &[Record]) -> io::Result<()> {
+        let done = self.replace(records);
+        if let Err(e) = &done {
+            self.broken.get_or_insert_with(|| e.to_string());
+        }
+        done
+    }
+
+    fn replace(&mut self, records: &[Record]) -> io::Result<()> {
+        let (new, path) = (self.dir.join("journal.new"), self.dir.join("journal"));
+        let mut bytes = line::encode(&Header::ours())?;
+        if !records.is_empty() {
+            bytes.extend(line::encode(&records.iter().map(DiskRecord::from).collect::<Vec<_>>())?);
+        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        File::open(&self.dir)?.sync_all()?;
+        self.file = Some(OpenOptions::new().append(true).open(&path)?);
+        self.len = bytes.len() as u64;
+        self.compact_len = self.len;
+        self.broken = None;
+        Ok(())
+    }
+
+    /// Cuts a torn tail off, and gives an empty file its header.
+    fn settle(&mut self, path: &Path, found: u64) -> io::Result<()> {
+        if self.len == 0 {
+            return self.replace(&[]);
+        }
+        let file = OpenOptions::new().append(true).open(path)?;
+        if found > self.len {
+            file.set_len(self.len)?;
+            file.sync_all()?;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+fn lock(dir: &Path) -> Result<nix::fcntl::Flock<File>, JournalError> {
+    use nix::fcntl::{Flock, FlockArg};
+    let path = dir.join("lock");
+    let writable = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    // A lock needs no writing: a read-only disk that was used before still has the file.
+    let file = writable
+        .or_else(|e| File::open(&path).map_err(|_| e))
+        .map_err(|e| failed("cannot open", &path, e))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => JournalError::Locked(dir.to_owned()),
+        e => failed("cannot lock", &path, e.into()),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, JournalError> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {
+        Ok(_) => Ok(bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(bytes),
+        Err(e) => Err(failed("cannot read", path, e)),
+    }
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> JournalError {
+    JournalError::Io { what, path: path.to_owned(), source }
+}
+
+/// The records of a file, and the length of its whole lines.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Replay, u64), JournalError> {
+    let mut replay = Replay::default();
+    let mut good = 0;
+    for (at, text) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
+        let parsed =
+            if at == 0 { header(path, text)? } else { records(text).map(|r| replay.records.extend(r)) };
+        match parsed {
+            Ok(()) => good += text.len() as u64,
+            Err(bad) if whole_line_in(&bytes[good as usize + text.len()..]) => {
+                return Err(JournalError::Damaged {
+                    path: path.to_owned(),
+                    line: at + 1,
+                    cause: bad.to_string(),
+                });
+            }
+            Err(_) => break,
+        }
+    }
+    replay.torn = bytes.len() as u64 - good;
+    Ok((replay, good))
+}
+
+/// Reads the first line; a newer format is an error of its own, as nothing behind it may be judged.
+fn header(path: &Path, text: &[u8]) -> Result<Result<(), Bad>, JournalError> {
+    match line::decode::<Header>(text) {
+        Ok(h) if h.format > FORMAT => {
+            Err(JournalError::Newer { path: path.to_owned(), format: h.format, writer: h.writer })
+        }
+        Ok(_) => Ok(Ok(())),
+        Err(bad) => Ok(Err(bad)),
+    }
+}
+
+fn records(text: &[u8]) -> Result<Vec<Record>, Bad> {
+    Ok(line::decode::<Vec<DiskRecord>>(text)?.into_iter().map(Record::from).collect())
+}
+
+fn whole_line_in(bytes: &[u8]) -> bool {
+    bytes.split_inclusive(|b| *b == b'\n').any(|text| line::payload(text).is_ok())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+use super::*;
+use migshare_policy::layout::{Layout, Slot};
+use migshare_policy::record::{Cause, Ending, Grant, Holder, LeafId, Pick, Place};
+use migshare_proto::{GpuUuid, JobKey, Placement, StepId};
+
+fn leaf(start: u8) -> LeafId {
+    let placement = Placement { start, size: 1 };
+    LeafId { place: Place { gpu: GpuUuid("GPU-1".to_owned()), placement }, generation: 3 }
+}
+
+fn job() -> JobKey {
+    JobKey { job: 812, start: 1_700_000_000, uid: 1000 }
+}
+
+/// One record of every kind.
+fn every_kind() -> Vec<Record> {
+    let gpu = GpuUuid("GPU-1".to_owned());
+    let grant = Grant {
+        leaves: vec![leaf(0)],
+        tasks: vec![vec![0]],
+        shared: 0,
+        holder: Holder { pid: 77, born: 99 },
+    };
+    let custom = Layout::Custom(vec![Slot { slices: 3, placement: Placement { start: 4, size: 4 } }]);
+    let mut all = vec![
+        Record::Boot { boot: "b".to_owned() },
+        Record::Enrol { gpu: gpu.clone(), index: 0, leaves: 7 },
+        Record::Generation { leaf: leaf(2) },
+        Record::Reserve { leaf: leaf(0), profile: 19 },
+        Record::Stand { leaf: leaf(0), profile: 19 },
+        Record::Open { job: job(), leaves: vec![Pick { leaf: leaf(0), profile: 19 }], charged: 1, at: 5 },
+        Record::Grant { job: job(), step: StepId(0), grant },
+        Record::Release { job: job(), step: StepId(0) },
+        Record::Remove { leaf: leaf(0) },
+        Record::Gone { leaf: leaf(0) },
+        Record::Cordon { gpu: gpu.clone(), note: "fan".to_owned() },
+        Record::Uncordon { gpu: gpu.clone() },
+        Record::Unquarantine { place: leaf(1).place },
+        Record::Forget { gpu: gpu.clone() },
+    ];
+    for how in [Ending::Epilog, Ending::Reaper, Ending::Admin, Ending::Reconcile] {
+        all.push(Record::Close { job: job(), how });
+    }
+    for cause in [Cause::Foreign, Cause::Partial, Cause::Failed, Cause::Admin] {
+        all.push(Record::Quarantine { place: leaf(1).place, cause, note: "why".to_owned() });
+    }
+    for layout in [None, Some(Layout::Uniform), Some(Layout::FullMemory), Some(custom)] {
+        all.push(Record::Target { gpu: gpu.clone(), layout });
+    }
+    all
+}
+
+fn reopened(dir: &Path) -> Replay {
+    Journal::open(dir).unwrap().1
+}
+
+#[test]
+fn every_kind_of_record_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, replay) = Journal::open(dir.path()).unwrap();
+    assert!(replay.records.is_empty());
+    for record in every_kind() {
+        journal.append(&[record]).unwrap();
+    }
+    drop(journal);
+    assert_eq!(reopened(dir.path()).records, every_kind());
+}
+
+#[test]
+fn a_compacted_journal_holds_what_it_was_given_and_takes_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    journal.append(&every_kind()).unwrap();
+    journal.compact(&every_kind()[..2]).unwrap();
+    journal.append(&every_kind()[2..3]).unwrap();
+    drop(journal);
+    assert_eq!(reopened(dir.path()).records, every_kind()[..3]);
+}
+
+#[test]
+fn a_journal_cut_at_any_byte_holds_exactly_the_appends_before_the_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    let mut ends = vec![(std::fs::metadata(&path).unwrap().len(), 0)];
+    for (at, pair) in every_kind().chunks(2).enumerate() {
+        journal.append(pair).unwrap();
+        ends.push((std::fs::metadata(&path).unwrap().len(), 2 * (at + 1)));
+    }
+    drop(journal);
+    let whole = std::fs::read(&path).unwrap();
+    for cut in 0..=whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let expected = ends.iter().rev().find(|(end, _)| *end <= cut as u64).map_or(0, |(_, n)| *n);
+        let expected = expected.min(every_kind().len());
+        let (mut journal, replay) = Journal::open(dir.path()).unwrap();
+        assert_eq!(replay.records, every_kind()[..expected], "cut at {cut}");
+        journal.append(&every_kind()[..1]).unwrap();
+        drop(journal);
+        assert_eq!(reopened(dir.path()).records.len(), expected + 1, "appended after a cut at {cut}");
+    }
+}
+
+#[test]
+fn a_damaged_line_before_whole_ones_is_refused_with_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    for record in &every_kind()[..3] {
+        journal.append(std::slice::from_ref(record)).unwrap();
+    }
+    drop(journal);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let third = bytes.split_inclusive(|b| *b == b'\n').take(2).map(<[u8]>::len).sum::<usize>();
+    bytes[third + 12] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let e = Journal::open(dir.path()).unwrap_err();
+    assert!(matches!(e, JournalError::Damaged { line: 3, .. }), "{e}");
+}
+
+#[test]
+fn a_newer_format_is_refused_with_the_way_out_and_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let newer = line::encode(&Header { format: 2, writer: "migshared 9.0".to_owned() }).unwrap();
+    std::fs::write(&path, &newer).unwrap();
+    let e = Journal::open(dir.path()).unwrap_err().to_string();
+    assert!(e.contains("format 2") && e.contains("migshared 9.0") && e.contains("move the file away"), "{e}");
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+}
+
+#[test]
+fn a_second_agent_on_one_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Journal::open(dir.path()).unwrap();
+    assert!(matches!(Journal::open(dir.path()), Err(JournalError::Locked(_))));
+}

@@ -1,0 +1,76 @@
+//! The agent's socket. Anybody may connect: the kernel says who it is (SO_PEERCRED), a table says what they may ask, and limits
+//! keep whatever they do from harming others.
+//!
+//! ```text
+//!  accept -> room for this user? -> hello within 5 s -> { line within 30 s -> may they? -> driver -> reply within 5 s }*
+//! ```
+//!
+//! It decides nothing about leaves and keeps no state of a client but its connection.
+
+mod connection;
+mod door;
+pub mod rights;
+
+use crate::driver::Inbox;
+use connection::Connection;
+use door::Door;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+
+/// Pause after an accept that failed, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes the socket, open to all users. A stale one, left by an agent that was killed, is replaced; one that is
+/// answered is not.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is no socket"));
+        }
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers there"));
+        }
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Serves clients for ever.
+pub async fn serve(listener: UnixListener, inbox: Inbox) {
+    let door = Arc::new(Door::default());
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(stream, &door, &inbox),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Begins a conversation, or hangs up where there is no room for this user.
+fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox) {
+    let peer = match stream.peer_cred() {
+        Ok(peer) => peer,
+        Err(error) => return tracing::warn!(%error, "client without credentials"),
+    };
+    let Some(place) = Door::enter(door, peer.uid()) else {
+        return tracing::debug!(uid = peer.uid(), "no room for another client of this user");
+    };
+    let connection = Connection::new(stream, peer.uid(), inbox.clone());
+    tokio::spawn(async move {
+        connection.talk().await;
+        drop(place);
+    });
+}

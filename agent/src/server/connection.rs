@@ -1,0 +1,164 @@
+//! One client's conversation: hello, then requests and replies by turns. Every wait has a limit, and a client holds one line and
+//! one reply of memory at most. Nothing here panics on any bytes.
+
+use super::rights;
+use crate::driver::{Event, Inbox};
+use crate::wire;
+use migshare_proto::codec::{self, LINE_LIMIT};
+use migshare_proto::message::{ErrorCode, Hello, Reply, Request};
+use migshare_proto::{PROTOCOL, PROTOCOL_MIN};
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Time for the hello.
+const HELLO: Duration = Duration::from_secs(5);
+/// Time for a whole line, from the end of the reply before.
+const LINE: Duration = Duration::from_secs(30);
+/// Time for a client to take its reply.
+const REPLY: Duration = Duration::from_secs(5);
+/// Longest line of a client that may only look: hello and status are far shorter.
+const SHORT_LINE: usize = 4096;
+/// Bytes read at once. Small, as idle clients hold it too.
+const BUFFER: usize = 1024;
+
+/// Why a conversation ends without a farewell.
+struct HungUp;
+
+pub(super) struct Connection {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    uid: u32,
+    inbox: Inbox,
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, uid: u32, inbox: Inbox) -> Connection {
+        let (reader, writer) = stream.into_split();
+        Connection { reader: BufReader::with_capacity(BUFFER, reader), writer, uid, inbox }
+    }
+
+    /// Talks until the client ends it or breaks a rule.
+    pub(super) async fn talk(mut self) {
+        // Either side may hang up at any point: that is the end, and no error.
+        let _ = self.conversation().await;
+    }
+
+    async fn conversation(&mut self) -> Result<Infallible, HungUp> {
+        let first = timeout(HELLO, self.line()).await.map_err(|_| HungUp)??;
+        let greeting = self.greet(first);
+        self.send(&greeting).await?;
+        if !matches!(greeting, Reply::Hello(_)) {
+            return Err(HungUp);
+        }
+        loop {
+            let line = timeout(LINE, self.line()).await.map_err(|_| HungUp)??;
+            match line.and_then(|l| codec::decode::<Request>(&l).map_err(|e| e.to_string())) {
+                Ok(request) => {
+                    let reply = self.answer(request).await?;
+                    self.send(&reply).await?;
+                }
+                Err(text) => {
+                    // Where a bad line ends the next one is not known to begin.
+                    self.send(&wire::error(ErrorCode::Malformed, text)).await?;
+                    return Err(HungUp);
+                }
+            }
+        }
+    }
+
+    /// The next line, or what is wrong with it.
+    async fn line(&mut self) -> Result<Result<Vec<u8>, String>, HungUp> {
+        let limit = if rights::is_privileged(self.uid) { LINE_LIMIT } else { SHORT_LINE };
+        let mut line = Vec::new();
+        let mut limited = (&mut self.reader).take(limit as u64);
+        limited.read_until(b'\n', &mut line).await.map_err(|_| HungUp)?;
+        match line.last() {
+            Some(b'\n') => Ok(Ok(line)),
+            _ if line.len() == limit => Ok(Err(format!("line is longer than {limit} bytes"))),
+            _ => Err(HungUp),
+        }
+    }
+
+    /// The answer to the first line: versions are agreed, or that is the end.
+    fn greet(&self, line: Result<Vec<u8>, String>) -> Reply {
+        let hello = match line.map(|l| codec::decode::<Request>(&l)) {
+            Ok(Ok(Request::Hello(hello))) => hello,
+            Ok(Ok(_)) => return wire::error(ErrorCode::Malformed, "the first line must be a hello"),
+            Ok(Err(e)) => return wire::error(ErrorCode::Malformed, e.to_string()),
+            Err(text) => return wire::error(ErrorCode::Malformed, text),
+        };
+        let version = hello.protocol.min(PROTOCOL);
+        if version < hello.oldest.max(PROTOCOL_MIN) {
+            let text = format!(
+                "no common protocol: this agent speaks {PROTOCOL_MIN} to {PROTOCOL}, {} speaks {} to {}",
+                program(&hello),
+                hello.oldest,
+                hello.protocol
+            );
+            return wire::error(ErrorCode::Version, text);
+        }
+        tracing::debug!(uid = self.uid, program = program(&hello), version, "client");
+        let program = concat!("migshared ", env!("CARGO_PKG_VERSION")).to_owned();
+        Reply::Hello(Hello { protocol: version, oldest: PROTOCOL_MIN, program })
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Reply, HungUp> {
+        if !rights::may(self.uid, &request) {
+            let text = format!("user {} may not ask {}: only root may", self.uid, rights::name(&request));
+            return Ok(wire::error(ErrorCode::Permission, text));
+        }
+        match request {
+            Request::Hello(_) => Ok(wire::error(ErrorCode::Malformed, "hello was said already")),
+            Request::Status(_) => {
+                let (sender, receiver) = oneshot::channel();
+                self.inbox.send(Event::Status(sender));
+                Ok(self.wait(receiver).await?.map_or_else(stopping, Reply::Status))
+            }
+            other => match wire::ask(other) {
+                Some(ask) => {
+                    let (sender, receiver) = oneshot::channel();
+                    self.inbox.send(Event::Ask(ask, sender));
+                    Ok(self.wait(receiver).await?.unwrap_or_else(stopping))
+                }
+                None => Ok(wire::error(ErrorCode::Internal, "a request without an answer")),
+            },
+        }
+    }
+
+    /// Waits for the driver, and gives up when the client does. None: the driver is gone.
+    async fn wait<T>(&mut self, mut answer: oneshot::Receiver<T>) -> Result<Option<T>, HungUp> {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer.ok()),
+            more = self.reader.fill_buf() => if more.map_err(|_| HungUp)?.is_empty() {
+                return Err(HungUp);
+            },
+        }
+        // The client has sent its next line already; it stays in the buffer.
+        Ok(answer.await.ok())
+    }
+
+    async fn send(&mut self, reply: &Reply) -> Result<(), HungUp> {
+        let line =
+            codec::encode(reply).or_else(|e| codec::encode(&wire::error(ErrorCode::Internal, e.to_string())));
+        let line = line.map_err(|_| HungUp)?;
+        match timeout(REPLY, self.writer.write_all(&line)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(HungUp),
+        }
+    }
+}
+
+fn stopping() -> Reply {
+    wire::error(ErrorCode::Busy, "the agent is stopping")
+}
+
+/// A client's name for the log: whatever it sent, made harmless.
+fn program(hello: &Hello) -> String {
+    hello.program.chars().filter(|c| !c.is_control()).take(64).collect()
+}
