@@ -2,10 +2,14 @@
 //!
 //! ```text
 //!   policy    which side serves a clean hit: pure, time passed in
+//!   cache     extents with checksums on local storage
+//!   io        reads without a thread per read: io_uring, or a bounded pool
 //!   emulate   device pairs in virtual time that run the same policy code
 //! ```
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cache;
 pub mod emulate;
+pub mod io;
 pub mod policy;

@@ -1,0 +1,131 @@
+//! The cache directory: made safely, locked, sized.
+//!
+//! It holds bytes of files that their owners may have protected, so it belongs to us, has mode 0700, and no
+//! link is followed on the way in.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fstat, mkdirat, openat};
+use thiserror::Error;
+
+use super::EXTENT;
+use super::record::Record;
+
+/// Least size of a cache: below this the queues make no sense.
+const LEAST: u64 = 64 * EXTENT;
+
+/// Why a cache directory cannot be used.
+#[derive(Debug, Error)]
+pub enum CacheDirError {
+    /// An operation on it failed.
+    #[error("cache directory {dir}: cannot {what}")]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It belongs to somebody else.
+    #[error("--cache {dir} belongs to uid {owner}, not to uid {us}: give a directory of your own")]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Another process uses it.
+    #[error("--cache {dir} is in use by another migshare-storage: give another directory")]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The size is too small.
+    #[error("--size {size} is too small: give at least {LEAST} bytes (16 MiB)")]
+    TooSmall {
+        /// The size asked for.
+        size: u64,
+    },
+}
+
+/// An open, locked cache directory.
+#[derive(Debug)]
+pub struct CacheDir {
+    pub(super) data: File,
+    pub(super) direct: Arc<File>,
+    pub(super) is_direct: bool,
+    pub(super) index: File,
+    slots: u32,
+    _lock: OwnedFd,
+}
+
+impl CacheDir {
+    /// Makes the directory if needed and opens its files for `size` bytes of data.
+    ///
+    /// # Errors
+    /// See [`CacheDirError`].
+    pub fn open(dir: &Path, size: u64) -> Result<Self, CacheDirError> {
+        if size < LEAST {
+            return Err(CacheDirError::TooSmall { size });
+        }
+        let failed = |what| move |e: io::Error| CacheDirError::Io { dir: dir.to_owned(), what, source: e };
+        let fd = open_dir(dir).map_err(failed("open it as a directory"))?;
+        let stat = fstat(&fd).map_err(|e| failed("read its owner")(e.into()))?;
+        let us = rustix::process::geteuid().as_raw();
+        if stat.st_uid != us {
+            return Err(CacheDirError::NotOurs { dir: dir.to_owned(), owner: stat.st_uid, us });
+        }
+        rustix::fs::fchmod(&fd, Mode::RWXU).map_err(|e| failed("set mode 0700")(e.into()))?;
+        let index = open_file(&fd, "index", OFlags::empty()).map_err(failed("open its index"))?;
+        if flock(&index, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(CacheDirError::Busy { dir: dir.to_owned() });
+        }
+        let data = open_file(&fd, "data", OFlags::empty()).map_err(failed("open its data"))?;
+        let slots = u32::try_from(size / EXTENT).unwrap_or(u32::MAX);
+        resize(&data, u64::from(slots) * EXTENT).map_err(failed("reserve the space of --size on"))?;
+        resize(&index, u64::from(slots) * Record::BYTES as u64).map_err(failed("reserve the index on"))?;
+        let direct = open_file(&fd, "data", OFlags::DIRECT);
+        let is_direct = direct.is_ok();
+        let direct = direct.or_else(|_| data.try_clone()).map_err(failed("open its data for reads"))?;
+        Ok(Self { data, direct: Arc::new(direct), is_direct, index, slots, _lock: fd })
+    }
+
+    /// Slots that fit.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+}
+
+fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    match mkdirat(rustix::fs::CWD, dir, Mode::RWXU) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(rustix::fs::CWD, dir, flags, Mode::empty())?)
+}
+
+fn open_file(dir: &OwnedFd, name: &str, more: OFlags) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
+    Ok(File::from(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+/// Gives the file exactly `len` bytes, with space behind them.
+fn resize(file: &File, len: u64) -> io::Result<()> {
+    if file.metadata()?.size() != len {
+        file.set_len(len)?;
+    }
+    match fallocate(file, FallocateFlags::empty(), 0, len) {
+        // File systems without fallocate (some network ones) find out at the first write.
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        other => Ok(other?),
+    }
+}

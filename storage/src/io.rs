@@ -1,0 +1,80 @@
+//! Reads files without a thread per read: one io_uring thread, or a bounded pool where io_uring is missing.
+//!
+//! A read is a [`Job`]: file, offset, buffer and a closure that gets the outcome on the engine's thread, and
+//! usually answers the kernel from there. It does not know what the bytes are for and retries nothing but
+//! short reads.
+
+mod buffer;
+mod pool;
+#[expect(unsafe_code, reason = "io_uring takes raw pointers; this module alone hands them out")]
+mod uring;
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+pub use buffer::Buffer;
+pub use pool::Workers;
+
+/// Called with the bytes read, which may be fewer than asked for at the end of the file only.
+pub type Done = Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>;
+
+/// One read.
+pub struct Job {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where in it.
+    pub offset: u64,
+    /// Where to: as many bytes as the buffer is long.
+    pub buffer: Buffer,
+    /// What comes after.
+    pub done: Done,
+}
+
+/// An engine.
+pub enum Engine {
+    /// The kernel queues and completes.
+    Uring(uring::Uring),
+    /// Threads block.
+    Pool(Workers),
+}
+
+impl Engine {
+    /// The io_uring engine, or `threads` blocking threads where the kernel has none.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        match uring::Uring::start() {
+            Ok(uring) => Ok(Self::Uring(uring)),
+            Err(_) => Self::blocking(threads),
+        }
+    }
+
+    /// The blocking engine.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn blocking(threads: usize) -> io::Result<Self> {
+        Ok(Self::Pool(Workers::start("read", threads)?))
+    }
+
+    /// Name for the log and `stats`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Uring(_) => "io_uring",
+            Self::Pool(_) => "threads",
+        }
+    }
+
+    /// Starts a read.
+    pub fn submit(&self, job: Job) {
+        match self {
+            Self::Uring(uring) => uring.submit(job),
+            Self::Pool(workers) => workers.run(Box::new(move || pool::read(job))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
