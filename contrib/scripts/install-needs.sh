@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Installs what building, demo and tests of migshare need on Debian 12: Slurm, munge, clang's library for
+# bindgen, and NVIDIA's Python binding of NVML in a virtual environment. Run as root; does nothing when
+# everything is there. It starts no service: demo and tests bring their own daemons up on loopback.
+#
+# usage: install-needs.sh [TARGET_DIR]        the virtual environment becomes TARGET_DIR/venv
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+target=${1:-${CARGO_TARGET_DIR:-$here/../../target}}
+
+packages=(
+  gcc libc6-dev                 # rustc links with them
+  slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
+  libslurm-dev clang libclang-dev   # the plugin is built against Slurm's headers by bindgen
+  python3-venv                  # NVIDIA's nvidia-ml-py and nvitop are the witnesses of the simulated NVML
+)
+
+say() { printf 'needs: %s\n' "$*"; }
+fail() { printf 'needs: %s\n' "$*" >&2; exit 1; }
+
+missing_packages() {
+  local name
+  for name in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || printf '%s\n' "$name"
+  done
+}
+
+# Debian starts a package's services when it is installed, unless this file says no.
+forbid_service_start() {
+  local policy=/usr/sbin/policy-rc.d
+  [ ! -e $policy ] || return 0
+  printf '#!/bin/sh\nexit 101\n' >$policy
+  chmod 755 $policy
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+}
+
+# Nor are they to come up with the next boot: only those that this script brought.
+disable_new_services() {
+  [ -d /run/systemd/system ] || return 0
+  local name
+  for name in "$@"; do
+    case $name in slurmctld | slurmd | munge) systemctl disable --quiet "$name" || true ;; esac
+  done
+}
+
+install_packages() {
+  command -v apt-get >/dev/null || fail "no apt-get here; install by hand what provides: $*"
+  [ "$(id -u)" = 0 ] || fail "root is needed to install: $*"
+  say "installing $* (a few minutes on a fresh machine)"
+  forbid_service_start
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q
+  apt-get install -q -y --no-install-recommends "$@"
+  disable_new_services "$@"
+}
+
+# Debian's own python3, whatever else is first in PATH: jobs of other users must be able to run it.
+make_venv() {
+  local wanted=$here/python-needs.txt venv=$target/venv
+  if [ -x "$venv/bin/python" ] && cmp -s "$wanted" "$venv/installed.txt"; then return 0; fi
+  say "python packages of $(basename "$wanted") into $venv"
+  mkdir -p "$target"
+  rm -rf "$venv"
+  /usr/bin/python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+  cp "$wanted" "$venv/installed.txt"
+}
+
+command -v cargo >/dev/null || fail "no cargo in PATH: install a Rust toolchain first (README.md says which)"
+mapfile -t missing < <(missing_packages)
+[ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+make_venv
+say "everything is there"

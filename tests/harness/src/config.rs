@@ -1,0 +1,116 @@
+//! The configuration files of a cluster, as text.
+
+use crate::node::Home;
+use crate::ports::Ports;
+use crate::site::Site;
+use std::fmt::Write;
+use std::path::Path;
+
+/// slurm.conf of a cluster below `dir` whose nodes have `leaves` leaves each.
+///
+/// `SlurmdParameters=config_overrides` lets a node have more cores than this machine.
+pub fn slurm_conf(dir: &Path, site: &Site, ports: &Ports, leaves: u32) -> String {
+    let d = dir.display();
+    let controller = ports.get(0);
+    let tracking = if site.contain {
+        "ProctrackType=proctrack/cgroup\nPrologFlags=Alloc,Contain"
+    } else {
+        "ProctrackType=proctrack/linuxproc\nPrologFlags=Alloc"
+    };
+    let mut text = format!(
+        "ClusterName=throwaway
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={d}/run/munge.socket
+StateSaveLocation={d}/slurmctld
+SlurmdSpoolDir={d}/spool/%n
+SlurmctldPidFile={d}/run/slurmctld.pid
+SlurmdPidFile={d}/run/slurmd.%n.pid
+SlurmctldLogFile={d}/log/slurmctld.log
+SlurmdLogFile={d}/log/slurmd.%n.log
+SlurmdDebug=verbose
+PlugStackConfig={d}/etc/plugstack.conf
+{tracking}
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+MpiDefault=none
+ReturnToService=1
+KillWait=3
+PrologEpilogTimeout=60
+MessageTimeout=20
+SlurmdParameters=config_overrides
+GresTypes=mig
+"
+    );
+    for (i, name) in (1..).zip(site.node_names()) {
+        let port = ports.get(i);
+        let _ = writeln!(
+            text,
+            "NodeName={name} NodeAddr=127.0.0.1 NodeHostname=localhost Port={port} CPUs=32 Sockets=1 \
+             CoresPerSocket=32 ThreadsPerCore=1 RealMemory=4000 Gres=mig:{leaves} State=UNKNOWN"
+        );
+    }
+    let all = site.node_names().join(",");
+    let _ = writeln!(text, "PartitionName=main Nodes={all} Default=YES MaxTime=INFINITE State=UP");
+    text
+}
+
+/// gres.conf: the leaves are counted, never listed as files.
+pub fn gres_conf(site: &Site, leaves: u32) -> String {
+    format!("NodeName={} Name=mig Count={leaves}\n", site.node_names().join(","))
+}
+
+/// plugstack.conf with one line that serves all nodes: the plugin expands `%n`.
+pub fn plugstack_conf(dir: &Path) -> String {
+    let d = dir.display();
+    format!(
+        "required {d}/lib/spank_migshare.so socket={d}/nodes/%n/agent.sock proc={d}/nodes/%n/root/proc \
+         run={d}/nodes/%n/run\n"
+    )
+}
+
+/// cgroup.conf: the hierarchy that is mounted is used as it is.
+pub fn cgroup_conf() -> &'static str {
+    "CgroupAutomount=no\nConstrainCores=no\nConstrainDevices=no\nConstrainRAMSpace=no\n"
+}
+
+/// Description of a node's simulated GPUs.
+pub fn nvml_toml(home: &Home, site: &Site) -> String {
+    let (state, root) = (home.nvml_state(), home.root());
+    let mut text = format!(
+        "state = {:?}\nroot = {:?}\ndriver = \"550.54.15\"\ncuda = \"12.4\"\ncaps_major = 235\nenforce_caps = true\n",
+        state.display(),
+        root.display()
+    );
+    for gpu in 0..site.gpus {
+        let numa = gpu % 2;
+        let _ = write!(
+            text,
+            "\n[[gpu]]\nmodel = \"{}\"\ncount = 1\nmig = true\nnuma_node = {numa}\ncpu_affinity = \"0-3\"\n",
+            site.model
+        );
+    }
+    text
+}
+
+/// Configuration of a node's agent.
+pub fn agent_toml(home: &Home, site: &Site, slurm_conf: &Path, library: &Path) -> String {
+    format!(
+        "node = {:?}\nlayout = {:?}\nstate_dir = {:?}\nsocket = {:?}\nnvml_library = {:?}\nproc_root = {:?}\n\n\
+         [slurm]\nconf = {:?}\n",
+        home.node(),
+        site.layout,
+        home.agent_state().display(),
+        home.socket().display(),
+        library.display(),
+        home.root().join("proc").display(),
+        slurm_conf.display(),
+    )
+}

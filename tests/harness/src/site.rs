@@ -1,0 +1,30 @@
+//! What a cluster is to look like.
+
+/// A cluster to be: alike nodes `n1`, `n2`, ….
+#[derive(Debug, Clone, Copy)]
+pub struct Site {
+    /// Number of nodes.
+    pub nodes: u16,
+    /// GPUs per node.
+    pub gpus: u32,
+    /// Model of the GPUs, as the simulated NVML names it.
+    pub model: &'static str,
+    /// Layout that the agents cut idle GPUs to.
+    pub layout: &'static str,
+    /// Whether Slurm tracks processes by cgroup and makes an extern step for each job.
+    pub contain: bool,
+}
+
+impl Site {
+    /// One node with two H100: fourteen leaves.
+    pub const ONE_NODE: Site =
+        Site { nodes: 1, gpus: 2, model: "h100-sxm-80", layout: "uniform", contain: false };
+
+    /// Two nodes with two H100 each: fourteen leaves on either.
+    pub const TWO_NODES: Site = Site { nodes: 2, ..Site::ONE_NODE };
+
+    /// Names of the nodes, in order.
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|i| format!("n{i}")).collect()
+    }
+}
