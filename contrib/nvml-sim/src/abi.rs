@@ -8,9 +8,11 @@ pub mod absent;
 pub mod border;
 pub mod compute_instance;
 pub mod device;
+pub mod event;
 pub mod gpu_instance;
 pub mod layout;
 pub mod mig_device;
+pub mod platform;
 pub mod processes;
 pub mod system;
 
@@ -40,6 +42,8 @@ pub fn simulated() -> impl Iterator<Item = &'static str> {
         &["nvmlInit_v2"][..],
         system::NAMES,
         device::NAMES,
+        platform::NAMES,
+        event::NAMES,
         gpu_instance::NAMES,
         compute_instance::NAMES,
         mig_device::NAMES,

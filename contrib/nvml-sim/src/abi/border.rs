@@ -17,6 +17,7 @@ use crate::fault::{Effect, Fault, Moment};
 use crate::session::{self, Call, Handle};
 
 /// Where the caller wants a value, or an array of them.
+#[derive(Debug)]
 #[repr(transparent)]
 pub struct Out<T>(*mut T);
 

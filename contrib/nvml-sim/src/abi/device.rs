@@ -2,15 +2,11 @@
 
 use super::border::{CText, Out, Text};
 use super::exports;
-use super::layout::{FieldValue, Memory, MemoryV2, PciInfo, padded, version_word};
+use super::layout::{Memory, MemoryV2, version_word};
 use crate::code::{Code, Result, SUCCESS};
 use crate::machine::{Activation, Gpu};
 use crate::session::{Call, Handle, Kind};
 
-/// `NVML_FI_DEV_IS_RESETLESS_MIG_SUPPORTED`.
-const FIELD_RESETLESS_MIG: u32 = 184;
-/// `NVML_VALUE_TYPE_UNSIGNED_INT`.
-const VALUE_UNSIGNED_INT: u32 = 1;
 const MIB: u64 = 1 << 20;
 
 impl Call {
@@ -128,12 +124,6 @@ exports! {
         minor.put(call.gpu(device)?.1.minor)
     }
 
-    /// `nvmlDeviceGetPciInfo_v3`.
-    fn nvmlDeviceGetPciInfo_v3(device: Handle, pci: Out<PciInfo>) on device |call| { pci_info(call, device, pci) }
-
-    /// `nvmlDeviceGetPciInfo_v2`.
-    fn nvmlDeviceGetPciInfo_v2(device: Handle, pci: Out<PciInfo>) on device |call| { pci_info(call, device, pci) }
-
     /// `nvmlDeviceGetMemoryInfo`.
     fn nvmlDeviceGetMemoryInfo(device: Handle, memory: Out<Memory>) on device |call| {
         let (total, used) = call.memory_mib(device)?;
@@ -164,47 +154,6 @@ exports! {
         major.put(capability.0)
     }
 
-    /// `nvmlDeviceGetNumaNodeId`.
-    fn nvmlDeviceGetNumaNodeId(device: Handle, node: Out<u32>) on device |call| {
-        node.put(call.gpu(device)?.1.numa_node.ok_or(Code::NOT_SUPPORTED)?)
-    }
-
-    /// `nvmlDeviceGetCpuAffinity`.
-    fn nvmlDeviceGetCpuAffinity(device: Handle, size: u32, set: Out<u64>) on device |call| {
-        let cpus = &call.parent(device)?.1.cpus;
-        if cpus.is_empty() { Err(Code::NOT_SUPPORTED) } else { put_set(cpus, size, set) }
-    }
-
-    /// `nvmlDeviceGetCpuAffinityWithinScope`.
-    fn nvmlDeviceGetCpuAffinityWithinScope(device: Handle, size: u32, set: Out<u64>, _scope: u32) on device |call| {
-        let cpus = &call.parent(device)?.1.cpus;
-        if cpus.is_empty() { Err(Code::NOT_SUPPORTED) } else { put_set(cpus, size, set) }
-    }
-
-    /// `nvmlDeviceGetMemoryAffinity`.
-    fn nvmlDeviceGetMemoryAffinity(device: Handle, size: u32, set: Out<u64>, _scope: u32) on device |call| {
-        put_set(&[call.parent(device)?.1.numa_node.ok_or(Code::NOT_SUPPORTED)?], size, set)
-    }
-
-    /// `nvmlDeviceGetFieldValues`: the one field that is about MIG; each other says NOT_SUPPORTED for itself.
-    fn nvmlDeviceGetFieldValues(device: Handle, count: i32, values: Out<FieldValue>) on device |call| {
-        let resetless = call.parent(device)?.1.spec()?.architecture.resetless();
-        for n in 0..count.max(0) as usize {
-            let at = values.nth(n)?;
-            let asked = at.get()?;
-            let known = asked.field_id == FIELD_RESETLESS_MIG;
-            at.put(FieldValue {
-                timestamp: 0,
-                latency_usec: 0,
-                value_type: VALUE_UNSIGNED_INT,
-                nvml_return: if known { SUCCESS } else { Code::NOT_SUPPORTED.0 },
-                value: u64::from(known && resetless),
-                ..asked
-            })?;
-        }
-        Ok(())
-    }
-
     /// `nvmlDeviceGetMigMode`.
     fn nvmlDeviceGetMigMode(device: Handle, current: Out<u32>, pending: Out<u32>) on device |call| {
         let mig = call.gpu(device)?.1.mig;
@@ -227,38 +176,4 @@ exports! {
             Activation::Pending(code) => code.0,
         })
     }
-}
-
-fn pci_info(call: &Call, device: Handle, pci: Out<PciInfo>) -> Result<()> {
-    let gpu = call.parent(device)?.1;
-    pci.put(PciInfo {
-        bus_id_legacy: padded(&gpu.bus_id()[4..]),
-        domain: 0,
-        bus: gpu.bus,
-        device: 0,
-        // NVML has the device id in the upper half and NVIDIA's vendor id in the lower.
-        pci_device_id: gpu.spec()?.pci_device_id << 16 | 0x10de,
-        pci_subsystem_id: 0,
-        bus_id: padded(&gpu.bus_id()),
-    })
-}
-
-/// Writes a bit set of `size` words.
-fn put_set(members: &[u32], size: u32, set: Out<u64>) -> Result<()> {
-    const WORDS: usize = 64;
-    let mut words = [0u64; WORDS];
-    for member in members {
-        if let Some(word) = words.get_mut(*member as usize / 64) {
-            *word |= 1 << (member % 64);
-        }
-    }
-    let used = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
-    let size = size as usize;
-    if size < used {
-        return Err(Code::INSUFFICIENT_SIZE);
-    }
-    for n in 0..size {
-        set.nth(n)?.put(words.get(n).copied().unwrap_or(0))?;
-    }
-    Ok(())
 }

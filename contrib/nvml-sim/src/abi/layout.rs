@@ -2,6 +2,9 @@
 //!
 //! Field names are the header's in snake case. A version word is `size | version << 24`.
 
+use super::border::Out;
+use crate::session::Handle;
+
 macro_rules! structures {
     ($($(#[$doc:meta])* $name:ident ($c:literal, $size:literal) { $($field:ident: $ty:ty),* $(,)? })*) => {
         $(
@@ -33,8 +36,6 @@ pub fn padded<const N: usize>(text: &str) -> [u8; N] {
 pub const fn version_word(size: usize, version: u32) -> u32 {
     size as u32 | version << 24
 }
-
-use crate::session::Handle;
 
 structures! {
     Placement ("nvmlGpuInstancePlacement_t", 8) { start: u32, size: u32 }
@@ -79,6 +80,12 @@ structures! {
     ProcessInfoV1 ("nvmlProcessInfo_v1_t", 16) { pid: u32, used_gpu_memory: u64 }
     ProcessInfo ("nvmlProcessInfo_t", 24) {
         pid: u32, used_gpu_memory: u64, gpu_instance_id: u32, compute_instance_id: u32,
+    }
+    ProcessDetail ("nvmlProcessDetail_v1_t", 32) {
+        pid: u32, used_gpu_memory: u64, gpu_instance_id: u32, compute_instance_id: u32, protected_memory: u64,
+    }
+    ProcessDetailList ("nvmlProcessDetailList_v1_t", 24) {
+        version: u32, mode: u32, entries: u32, list: Out<ProcessDetail>,
     }
     Memory ("nvmlMemory_t", 24) { total: u64, free: u64, used: u64 }
     MemoryV2 ("nvmlMemory_v2_t", 40) { version: u32, total: u64, reserved: u64, free: u64, used: u64 }

@@ -5,11 +5,14 @@
 
 use super::border::Out;
 use super::exports;
-use super::layout::{ProcessInfo, ProcessInfoV1};
+use super::layout::{ProcessDetail, ProcessDetailList, ProcessInfo, ProcessInfoV1, version_word};
 use crate::code::{Code, Result};
 use crate::machine::Process;
 use crate::session::{Call, Handle};
 
+/// `NVML_PROCESS_MODE_COMPUTE` and the last of the modes, MPS.
+const MODE_COMPUTE: u32 = 0;
+const MODE_LAST: u32 = 2;
 /// Instance id of a process that is on none.
 const NO_INSTANCE: u32 = u32::MAX;
 
@@ -62,6 +65,33 @@ exports! {
     on device |call| {
         let short = |p: &ProcessInfo| ProcessInfoV1 { pid: p.pid, used_gpu_memory: p.used_gpu_memory };
         put(&found(call, device)?.iter().map(short).collect::<Vec<_>>(), count, list)
+    }
+
+    /// `nvmlDeviceGetRunningProcessDetailList`.
+    fn nvmlDeviceGetRunningProcessDetailList(device: Handle, out: Out<ProcessDetailList>) on device |call| {
+        let asked = out.get()?;
+        if asked.version != version_word(size_of::<ProcessDetailList>(), 1) {
+            return Err(Code::ARGUMENT_VERSION_MISMATCH);
+        }
+        let all = match asked.mode {
+            MODE_COMPUTE => found(call, device)?,
+            1..=MODE_LAST => Vec::new(),
+            _ => return Err(Code::INVALID_ARGUMENT),
+        };
+        let detail = |p: &ProcessInfo| ProcessDetail {
+            pid: p.pid,
+            used_gpu_memory: p.used_gpu_memory,
+            gpu_instance_id: p.gpu_instance_id,
+            compute_instance_id: p.compute_instance_id,
+            protected_memory: 0,
+        };
+        let details: Vec<_> = all.iter().map(detail).collect();
+        out.put(ProcessDetailList { entries: details.len() as u32, ..asked })?;
+        match details.len() {
+            0 => Ok(()),
+            n if n > asked.entries as usize => Err(Code::INSUFFICIENT_SIZE),
+            _ => asked.list.put_all(&details),
+        }
     }
 
     /// `nvmlDeviceGetGraphicsRunningProcesses_v3`.
