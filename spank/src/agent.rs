@@ -25,7 +25,7 @@ pub enum AgentError {
         text: String,
     },
     /// It did not answer.
-    #[error("agent away on {node}: {cause}")]
+    #[error("agent away on {node}: {cause}; the job is not at fault, submit it again")]
     Away {
         /// This node.
         node: String,
@@ -33,7 +33,7 @@ pub enum AgentError {
         cause: String,
     },
     /// It answered that it cannot, or something that makes no sense.
-    #[error("agent broken on {node}: {cause}")]
+    #[error("agent broken on {node}: {cause}; the job is not at fault, tell the administrators")]
     Broken {
         /// This node.
         node: String,

@@ -5,8 +5,11 @@
 //! prolog   slurmctld: this node's count ── 0 ──> nothing more, no socket
 //!              │ n                      └─ no answer ──> marker "unknown": a step asks again
 //!              v
-//!          marker {n, start, uid} ──> agent: open lease ── ok ──> done
-//!                                          └─ the node's fault ──> drain this node, requeue a batch job
+//!          marker {n, start, uid} ── not asked for (--exclusive) ──> nothing more, no socket
+//!              │ asked for
+//!              v
+//!          agent: open lease ── ok ──> done
+//!              └─ the node's fault ──> drain this node, requeue a batch job
 //! epilog   marker? ── no ──> nothing more, no socket
 //!              └─ yes ──> agent: close lease ──> marker removed
 //! ```
@@ -14,7 +17,6 @@
 use crate::agent::{Agent, AgentError};
 use crate::config::Config;
 use crate::filter;
-use crate::gres;
 use crate::marker::{Known, Marker, Markers};
 use crate::option;
 use crate::slurm::{Item, Job, Level, Slurm};
@@ -27,63 +29,93 @@ pub const REASON: &str = "migshare: ";
 /// The prolog hook.
 pub fn prolog(config: &Config, slurm: &dyn Slurm) {
     let Some(job) = slurm.item(Item::Job) else { return };
-    let markers = Markers::below(&config.run);
-    match slurm.job(job) {
-        Ok(info) => match gres::given(info.gres.as_deref().unwrap_or_default()) {
-            0 => forget(&markers, job, slurm),
-            leaves => open(config, slurm, &markers, job, &info, leaves),
-        },
-        Err(e) => {
-            slurm.say(Level::Error, &format!("job {job}: {e}; its steps will ask again"));
-            if let Err(e) = markers.write(job, &Marker { known: None }) {
-                slurm.say(Level::Error, &format!("job {job}: marker: {e}"));
-            }
-        }
-    }
+    Script { config, slurm, job, markers: Markers::below(&config.run) }.prolog();
 }
 
 /// The epilog hook.
 pub fn epilog(config: &Config, slurm: &dyn Slurm) {
     let Some(job) = slurm.item(Item::Job) else { return };
     filter::sweep(&filter::prefix(&config.node, job, None));
-    let markers = Markers::below(&config.run);
-    let Some(marker) = markers.read(job) else { return };
-    let uid = marker.known.map(|k| k.uid).or_else(|| slurm.item(Item::Uid)).unwrap_or_default();
-    let close = CloseLease { job, uid, start: marker.known.map(|k| k.start) };
-    if let Err(e) = Agent::new(config).close(close) {
-        // The agent's reaper and its next start find the lease of a job that is gone.
-        slurm.say(Level::Error, &format!("job {job}: lease left to the agent's reaper: {e}"));
-    }
-    forget(&markers, job, slurm);
+    Script { config, slurm, job, markers: Markers::below(&config.run) }.epilog();
 }
 
-fn open(config: &Config, slurm: &dyn Slurm, markers: &Markers, job: u32, info: &Job, leaves: u32) {
-    let known = Known { leaves, start: info.start, uid: info.uid };
-    if let Err(e) = markers.write(job, &Marker { known: Some(known) }) {
-        // Without it a step that did not give the option would run without its leaves.
-        let dir = config.run.display();
-        return out_of_service(config, slurm, job, info, &format!("cannot write below {dir}: {e}"));
-    }
-    let lease =
-        OpenLease { job: JobKey { job, start: info.start, uid: info.uid }, leaves, shape: shape(slurm) };
-    match Agent::new(config).open(lease) {
-        Ok(_) => {}
-        Err(e) if e.is_the_nodes_fault() => out_of_service(config, slurm, job, info, &reason(&e)),
-        Err(e) => slurm.say(Level::Error, &format!("job {job}: {e}")),
-    }
+/// A prolog or epilog of one job.
+struct Script<'a> {
+    config: &'a Config,
+    slurm: &'a dyn Slurm,
+    job: u32,
+    markers: Markers,
 }
 
-/// Keeps the queue from running into this node: each further job would fail within milliseconds.
-fn out_of_service(config: &Config, slurm: &dyn Slurm, job: u32, info: &Job, why: &str) {
-    slurm.say(Level::Error, &format!("job {job}: {why}; draining {}", config.node));
-    if let Err(e) = slurm.drain(&config.node, &format!("{REASON}{why}")) {
-        slurm.say(Level::Error, &format!("job {job}: {e}"));
+impl Script<'_> {
+    fn prolog(&self) {
+        match self.slurm.job(self.job) {
+            Ok(info) => match Known::of(&info) {
+                None => self.forget(),
+                Some(known) => self.open(&info, known),
+            },
+            Err(e) => {
+                self.error(&format!("{e}; its steps will ask again"));
+                if let Err(e) = self.markers.write(self.job, &Marker { known: None }) {
+                    self.error(&format!("marker: {e}"));
+                }
+            }
+        }
     }
-    // srun and salloc wait for the result: Slurm requeues batch jobs only.
-    if info.batch
-        && let Err(e) = slurm.requeue(job)
-    {
-        slurm.say(Level::Error, &format!("job {job}: {e}"));
+
+    fn epilog(&self) {
+        let Some(marker) = self.markers.read(self.job) else { return };
+        if marker.known.is_none_or(|k| k.asked) {
+            let uid = marker.known.map(|k| k.uid).or_else(|| self.slurm.item(Item::Uid)).unwrap_or_default();
+            let close = CloseLease { job: self.job, uid, start: marker.known.map(|k| k.start) };
+            if let Err(e) = Agent::new(self.config).close(close) {
+                // The agent's reaper and its next start find the lease of a job that is gone.
+                self.error(&format!("lease left to the agent's reaper: {e}"));
+            }
+        }
+        self.forget();
+    }
+
+    fn open(&self, info: &Job, known: Known) {
+        if let Err(e) = self.markers.write(self.job, &Marker { known: Some(known) }) {
+            // Without it a step that did not give the option would run without its leaves.
+            return self
+                .out_of_service(info, &format!("cannot write below {}: {e}", self.config.run.display()));
+        }
+        if !known.asked {
+            return;
+        }
+        let key = JobKey { job: self.job, start: known.start, uid: known.uid };
+        let lease = OpenLease { job: key, leaves: known.leaves, shape: shape(self.slurm) };
+        match Agent::new(self.config).open(lease) {
+            Ok(_) => {}
+            Err(e) if e.is_the_nodes_fault() => self.out_of_service(info, &reason(&e)),
+            Err(e) => self.error(&e.to_string()),
+        }
+    }
+
+    /// Keeps the queue from running into this node: each further job would fail within milliseconds.
+    fn out_of_service(&self, info: &Job, why: &str) {
+        self.error(&format!("{why}; draining {}", self.config.node));
+        if let Err(e) = self.slurm.drain(&self.config.node, &format!("{REASON}{why}")) {
+            self.error(&e.to_string());
+        }
+        // srun and salloc wait for the result: Slurm requeues batch jobs only.
+        if info.batch
+            && let Err(e) = self.slurm.requeue(self.job)
+        {
+            self.error(&e.to_string());
+        }
+    }
+
+    fn forget(&self) {
+        if let Err(e) = self.markers.remove(self.job) {
+            self.error(&format!("marker: {e}"));
+        }
+    }
+
+    fn error(&self, text: &str) {
+        self.slurm.say(Level::Error, &format!("job {}: {text}", self.job));
     }
 }
 
@@ -102,10 +134,4 @@ fn shape(slurm: &dyn Slurm) -> Shape {
     let text = slurm.job_option();
     let spec = option::parse_inherited(text.as_deref()).unwrap_or_default();
     Shape { spread: spec.spread }
-}
-
-fn forget(markers: &Markers, job: u32, slurm: &dyn Slurm) {
-    if let Err(e) = markers.remove(job) {
-        slurm.say(Level::Error, &format!("job {job}: marker: {e}"));
-    }
 }

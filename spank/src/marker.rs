@@ -4,6 +4,8 @@
 //! or the agent, whether its job has leaves. The directory is root's alone and on a file system that a reboot
 //! empties. It is not the truth about leases, the agent's journal is.
 
+use crate::gres::{self, Asked};
+use crate::slurm::Job;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -26,6 +28,18 @@ pub struct Known {
     pub start: i64,
     /// The user that owns the job.
     pub uid: u32,
+    /// Whether the job asked for leaves. One with `--exclusive` holds them all and may never use them: no lease is
+    /// opened until a step of it asks.
+    pub asked: bool,
+}
+
+impl Known {
+    /// From slurmctld's record; `None` where the job holds no leaf here.
+    pub fn of(job: &Job) -> Option<Known> {
+        let leaves = gres::given(job.gres.as_deref().unwrap_or_default());
+        let asked = matches!(gres::asked(&job.asked), Asked::Leaves(_));
+        (leaves > 0).then_some(Known { leaves, start: job.start, uid: job.uid, asked })
+    }
 }
 
 /// The directory of markers.
@@ -77,7 +91,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    const KNOWN: Marker = Marker { known: Some(Known { leaves: 3, start: 1_700_000_000, uid: 1000 }) };
+    const KNOWN: Marker =
+        Marker { known: Some(Known { leaves: 3, start: 1_700_000_000, uid: 1000, asked: true }) };
 
     #[test]
     fn a_marker_is_read_back_replaced_and_removed() {

@@ -43,12 +43,15 @@ pub struct Job {
     pub batch: bool,
     /// The GRES allocated on this node, as in `scontrol show job -d` (`mig(CNT:2)`); `None` where there is none.
     pub gres: Option<String>,
+    /// The GRES that it asked for, per node, task or otherwise; empty where it asked for none. `--exclusive` gives a
+    /// job all GRES of its nodes without being asked.
+    pub asked: String,
 }
 
-/// The GRES that a step asked for, in Slurm's own words (`gres:mig:1` up to 23.02, `gres/mig:1` from 23.11).
+/// The GRES that a step has, in Slurm's own words (`gres:mig:1` up to 23.02, `gres/mig:1` from 23.11).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Step {
-    /// Per node; `None` where the step did not say, and so has all of its job's.
+    /// Per node; what the job asked for where the step did not say, `None` for `--gres=none`.
     pub per_node: Option<String>,
     /// Per task (`--tres-per-task`).
     pub per_task: Option<String>,

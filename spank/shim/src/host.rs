@@ -191,7 +191,11 @@ unsafe fn find_job(message: &sys::job_info_msg_t, job: u32, node: &str) -> Resul
     let details = unsafe { slice(info.gres_detail_str, info.gres_detail_cnt) };
     // SAFETY: null or a string of the record.
     let gres = details.get(at).and_then(|d| unsafe { text(*d) });
-    Ok(Job { start: info.start_time, uid: info.user_id, batch: info.batch_flag != 0, gres })
+    let requests = [info.tres_per_job, info.tres_per_node, info.tres_per_socket, info.tres_per_task];
+    // SAFETY: null or strings of the record.
+    let asked: Vec<String> = requests.iter().filter_map(|r| unsafe { text(*r) }).collect();
+    let (start, uid, batch) = (info.start_time, info.user_id, info.batch_flag != 0);
+    Ok(Job { start, uid, batch, gres, asked: asked.join(",") })
 }
 
 /// # Safety

@@ -94,8 +94,11 @@ extern "C" fn on_option(_value: c_int, argument: *const c_char, remote: c_int) -
 }
 
 /// All contexts but prolog and epilog: registers the option, reads the plugin's words.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_init(handle: sys::spank_t, ac: c_int, av: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_init(handle: sys::spank_t, ac: c_int, av: *mut *mut c_char) -> c_int {
     guard(handle, FAILED, |plugin, host| {
         let mut option = host::with_option(Some(on_option));
         // SAFETY: Slurm copies the option, and calls back only while the plugin is loaded.
@@ -108,8 +111,15 @@ pub extern "C" fn slurm_spank_init(handle: sys::spank_t, ac: c_int, av: *mut *mu
 }
 
 /// Commands: `--gres`. Steps: leaves.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_init_post_opt(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_init_post_opt(
+    handle: sys::spank_t,
+    _: c_int,
+    _: *mut *mut c_char,
+) -> c_int {
     let context = context();
     // A step's panic is told by its task hooks.
     let on_panic = if context == Context::Step { 0 } else { FAILED };
@@ -117,8 +127,15 @@ pub extern "C" fn slurm_spank_init_post_opt(handle: sys::spank_t, _: c_int, _: *
 }
 
 /// Before the first step of a job on this node.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_job_prolog(handle: sys::spank_t, ac: c_int, av: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_job_prolog(
+    handle: sys::spank_t,
+    ac: c_int,
+    av: *mut *mut c_char,
+) -> c_int {
     guard(handle, 0, |plugin, host| {
         // SAFETY: Slurm's arguments.
         let words = unsafe { words(ac, av) };
@@ -128,8 +145,15 @@ pub extern "C" fn slurm_spank_job_prolog(handle: sys::spank_t, ac: c_int, av: *m
 }
 
 /// After the last step of a job on this node.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_job_epilog(handle: sys::spank_t, ac: c_int, av: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_job_epilog(
+    handle: sys::spank_t,
+    ac: c_int,
+    av: *mut *mut c_char,
+) -> c_int {
     guard(handle, 0, |plugin, host| {
         // SAFETY: Slurm's arguments.
         let words = unsafe { words(ac, av) };
@@ -139,8 +163,11 @@ pub extern "C" fn slurm_spank_job_epilog(handle: sys::spank_t, ac: c_int, av: *m
 }
 
 /// In the task, still root: raises what went wrong before.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_task_init_privileged(
+pub unsafe extern "C" fn slurm_spank_task_init_privileged(
     handle: sys::spank_t,
     _: c_int,
     _: *mut *mut c_char,
@@ -152,8 +179,15 @@ pub extern "C" fn slurm_spank_task_init_privileged(
 }
 
 /// In slurmstepd, root, the task has not called exec: device filter.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_task_post_fork(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_task_post_fork(
+    handle: sys::spank_t,
+    _: c_int,
+    _: *mut *mut c_char,
+) -> c_int {
     let code = guard(handle, FAILED, |plugin, host| {
         plugin.task_post_fork(host);
         Ok(())
@@ -168,14 +202,20 @@ pub extern "C" fn slurm_spank_task_post_fork(handle: sys::spank_t, _: c_int, _: 
 }
 
 /// In the task, as the user: environment.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_task_init(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_task_init(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
     guard(handle, FAILED, |plugin, host| plugin.task_init(host))
 }
 
 /// In slurmstepd, a task ended.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_task_exit(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_task_exit(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
     guard(handle, 0, |plugin, host| {
         plugin.task_exit(host);
         Ok(())
@@ -183,8 +223,11 @@ pub extern "C" fn slurm_spank_task_exit(handle: sys::spank_t, _: c_int, _: *mut 
 }
 
 /// The end of a command, a step, or slurmd's use of the plugin.
+///
+/// # Safety
+/// Called by Slurm, with its handle and words.
 #[unsafe(no_mangle)]
-pub extern "C" fn slurm_spank_exit(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
+pub unsafe extern "C" fn slurm_spank_exit(handle: sys::spank_t, _: c_int, _: *mut *mut c_char) -> c_int {
     guard(handle, 0, |plugin, host| {
         plugin.exit(host);
         Ok(())

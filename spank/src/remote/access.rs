@@ -85,12 +85,18 @@ impl Asking<'_> {
         let lease = OpenLease { job, leaves: known.leaves, shape };
         let agent = Agent::new(self.config);
         if self.step.is_special() {
+            if !known.asked {
+                return Ok(Access::default());
+            }
             let reply = agent.job_leaves(lease)?;
             return Ok(Access::whole(reply.leaves, reply.caps_major));
         }
-        let leaves = self.step_leaves(known.leaves)?;
+        let leaves = self.step_leaves()?;
         if leaves == 0 {
             return Ok(Access::default());
+        }
+        if !known.asked {
+            self.mark(Known { asked: true, ..known });
         }
         let holder = std::process::id();
         let grant = GrantStep { job, step: self.step, leaves, tasks: self.tasks, shape, holder };
@@ -106,37 +112,38 @@ impl Asking<'_> {
 
     /// What the job holds on this node; `None` where it holds nothing.
     fn known(&self) -> Result<Option<Known>, AccessError> {
-        let markers = Markers::below(&self.config.run);
-        let marker = markers.read(self.job);
+        let marker = Markers::below(&self.config.run).read(self.job);
         if let Some(Marker { known: Some(known) }) = marker {
             return Ok(Some(known));
         }
         if marker.is_none() && self.spec.is_none() {
             return Ok(None);
         }
-        let info = self.slurm.job(self.job)?;
-        let leaves = gres::given(info.gres.as_deref().unwrap_or_default());
-        if leaves == 0 {
-            return Ok(None);
+        let known = Known::of(&self.slurm.job(self.job)?);
+        if let Some(known) = known {
+            self.mark(known);
         }
-        let known = Known { leaves, start: info.start, uid: info.uid };
-        // For the epilog and the job's other steps, which find a lease to close and to use.
-        if let Err(e) = markers.write(self.job, &Marker { known: Some(known) }) {
-            self.slurm.say(Level::Error, &format!("job {}: marker: {e}", self.job));
-        }
-        Ok(Some(known))
+        Ok(known)
     }
 
-    /// Leaves of this step on this node. A step that did not say has all of its job's.
-    fn step_leaves(&self, of_job: u32) -> Result<u32, AccessError> {
-        let Step { per_node, per_task } = self.slurm.step(self.job, self.step.0)?;
-        if let Some(Asked::Leaves(n)) = per_task.as_deref().map(gres::asked) {
-            return Ok(n.saturating_mul(self.tasks));
+    /// Leaves word for the job's other steps, and for the epilog, which has a lease to close.
+    fn mark(&self, known: Known) {
+        if let Err(e) = Markers::below(&self.config.run).write(self.job, &Marker { known: Some(known) }) {
+            self.slurm.say(Level::Error, &format!("job {}: marker: {e}", self.job));
         }
-        Ok(match per_node.as_deref().map(gres::asked) {
-            None => of_job,
+    }
+
+    /// Leaves of this step on this node. Where the step did not say, slurmctld has put in what its job asked for; where
+    /// it said `--gres=none`, there is nothing (`_copy_job_tres_to_step` in slurmctld).
+    fn step_leaves(&self) -> Result<u32, AccessError> {
+        let Step { per_node, per_task } = self.slurm.step(self.job, self.step.0)?;
+        let leaves = |gres: Option<String>| match gres.as_deref().map(gres::asked) {
             Some(Asked::Leaves(n)) => n,
-            Some(Asked::Nothing | Asked::NoGres) => 0,
+            _ => 0,
+        };
+        Ok(match leaves(per_task) {
+            0 => leaves(per_node),
+            each => each.saturating_mul(self.tasks),
         })
     }
 }
