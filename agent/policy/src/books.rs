@@ -8,7 +8,7 @@
 
 use crate::layout::Layout;
 use crate::record::{Cause, Grant, LeafId, Pick, Place, Record};
-use migshare_proto::{GpuUuid, JobKey, StepId};
+use migshare_proto::{GpuUuid, JobKey, Placement, StepId};
 use std::collections::BTreeMap;
 
 /// A record that cannot follow the ones before it.
@@ -179,6 +179,16 @@ impl Books {
         out
     }
 
+    /// The instances of ours on one GPU, by start.
+    pub fn stands_on(&self, gpu: &GpuUuid) -> impl Iterator<Item = (&Place, &Stand)> {
+        self.stands.range(whole(gpu))
+    }
+
+    /// The quarantined places of one GPU, by start.
+    pub fn quarantines_on(&self, gpu: &GpuUuid) -> impl Iterator<Item = (&Place, &Quarantine)> {
+        self.quarantines.range(whole(gpu))
+    }
+
     /// Who holds a place, or a part of it.
     pub fn lessee(&self, place: &Place) -> Option<JobKey> {
         let holds = |lease: &Lease| lease.leaves.iter().any(|p| p.leaf.place.overlaps(place));
@@ -301,6 +311,12 @@ impl Books {
         lease.grants.insert(step, grant.clone());
         Ok(())
     }
+}
+
+/// All places of a GPU.
+fn whole(gpu: &GpuUuid) -> std::ops::RangeInclusive<Place> {
+    let place = |n| Place { gpu: gpu.clone(), placement: Placement { start: n, size: n } };
+    place(0)..=place(u8::MAX)
 }
 
 #[cfg(test)]

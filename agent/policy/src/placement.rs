@@ -58,8 +58,8 @@ pub struct Free {
 /// The best places for `count` instances: for each one the position of its GPU in `gpus` and of its place in that GPU's
 /// `free`, both ascending. `None` exactly where no choice has `count` disjoint places.
 pub fn choose(gpus: &[Candidate<'_>], count: u32, direction: Direction) -> Option<Vec<(usize, usize)>> {
-    let offers: Vec<offer::Offers> = gpus.iter().map(offer::offers).collect();
     let count = usize::try_from(count).ok()?;
+    let offers = offer::of_all(gpus, count);
     let counts = match direction {
         Direction::Pack => search::pack(&offers, gpus, count)?,
         Direction::Spread => search::spread(&offers, count)?,

@@ -2,7 +2,7 @@
 
 use super::Node;
 use super::sight::View;
-use crate::books::Stage;
+use crate::books::{Stage, Stand};
 use crate::geometry::{Units, units_of};
 use crate::layout::{Cut, Layout, leaves};
 use crate::placement::{Candidate, Direction, Free, choose};
@@ -16,6 +16,23 @@ pub(super) struct Offering<'a> {
     view: &'a View,
     used: Units,
     cuts: Vec<(Cut, bool)>,
+}
+
+/// The instances of ours on one GPU.
+struct Ours<'a> {
+    view: &'a View,
+    stands: Vec<(&'a Place, &'a Stand)>,
+}
+
+impl Ours<'_> {
+    fn standing(&self) -> impl Iterator<Item = Cut> {
+        let standing = self.stands.iter().filter(|(_, stand)| stand.stage == Stage::Standing);
+        standing.map(|(place, stand)| Cut { profile: stand.profile, placement: place.placement })
+    }
+
+    fn has(&self, cut: Cut) -> bool {
+        self.standing().any(|other| other == cut)
+    }
 }
 
 impl Offering<'_> {
@@ -55,36 +72,29 @@ impl Node {
     }
 
     fn offering<'a>(&'a self, view: &'a View, leased: Units) -> Offering<'a> {
-        let used = leased | self.blocked(view);
+        let ours = Ours { view, stands: self.books.stands_on(&view.gpu.uuid).collect() };
+        let used = leased | self.blocked(&ours);
         let free = |cut: &Cut| cut.placement.mask() & used == 0;
-        let cuts = self.leaf_cuts(view).into_iter().filter(free);
-        let cuts = cuts.map(|cut| (cut, self.stands_as(view, cut))).collect();
+        let cuts = self.leaf_cuts(&ours).into_iter().filter(free);
+        let cuts = cuts.map(|cut| (cut, ours.has(cut))).collect();
         Offering { view, used, cuts }
     }
 
     /// The leaves of a GPU: those of its layout, but where an idle leaf of another size stands, that one.
-    fn leaf_cuts(&self, view: &View) -> Vec<Cut> {
-        let layout = self.layout_of(&view.gpu.uuid);
-        let wished = match layout {
-            Layout::Uniform | Layout::FullMemory => layout.cut(&view.gpu),
-            Layout::Custom(_) => leaves(&view.gpu),
+    fn leaf_cuts(&self, ours: &Ours<'_>) -> Vec<Cut> {
+        let gpu = &ours.view.gpu;
+        let mut cuts = match self.layout_of(&gpu.uuid) {
+            Layout::Custom(_) => leaves(gpu),
+            layout => layout.cut(gpu),
         };
-        let slices = |profile: u32| view.gpu.profile(profile).map(|p| p.slices);
-        let instead = |cut: Cut| {
-            let other = view.instances.iter().find(|i| {
-                i.placement.start == cut.placement.start && slices(i.profile) == slices(cut.profile)
-            });
-            let other = other.map(|i| Cut { profile: i.profile, placement: i.placement });
-            other.filter(|other| self.stands_as(view, *other)).unwrap_or(cut)
-        };
-        wished.into_iter().map(instead).collect()
-    }
-
-    /// Whether exactly this stands, by the books and to the eye.
-    fn stands_as(&self, view: &View, cut: Cut) -> bool {
-        let place = view.place(cut.placement);
-        let stand = self.books.stands.get(&place);
-        stand.is_some_and(|s| s.profile == cut.profile && s.stage == Stage::Standing)
+        let slices = |profile: u32| gpu.profile(profile).map(|p| p.slices);
+        for cut in &mut cuts {
+            let same_kind = |other: &Cut| {
+                other.placement.start == cut.placement.start && slices(other.profile) == slices(cut.profile)
+            };
+            *cut = ours.standing().find(same_kind).unwrap_or(*cut);
+        }
+        cuts
     }
 
     /// The leaf that stands, is being made or would be made for this cut.
@@ -111,24 +121,21 @@ impl Node {
 
     /// Units of a GPU that no lease can have although none holds them: quarantined, used without a lease, or of a state
     /// that books and hardware do not agree on.
-    pub(super) fn blocked(&self, view: &View) -> Units {
-        let here = |place: &&Place| place.gpu == view.gpu.uuid;
-        let quarantined = self.books.quarantines.keys().filter(here).map(|p| p.placement);
+    fn blocked(&self, ours: &Ours<'_>) -> Units {
+        let view = ours.view;
+        let quarantined = self.books.quarantines_on(&view.gpu.uuid).map(|(place, _)| place.placement);
         let unexplained =
-            view.instances.iter().filter(|i| self.unexplained(view, i) || self.intruded(view, i));
-        let unexplained = unexplained.map(|i| i.placement);
-        let vanished = self.books.stands.iter().filter(|(place, s)| {
-            here(place) && s.stage == Stage::Standing && self.sight.instance(place).is_none()
-        });
-        let vanished = vanished.map(|(place, _)| place.placement);
-        units_of(quarantined.chain(unexplained).chain(vanished))
+            view.instances.iter().filter(|i| self.unexplained(ours, i) || self.intruded(view, i));
+        let seen = |cut: &Cut| view.instances.iter().any(|i| i.placement == cut.placement);
+        let vanished = ours.standing().filter(|cut| !seen(cut)).map(|cut| cut.placement);
+        units_of(quarantined.chain(unexplained.map(|i| i.placement)).chain(vanished))
     }
 
     /// An instance that is not what the books say of its place.
-    fn unexplained(&self, view: &View, instance: &Instance) -> bool {
-        let place = view.place(instance.placement);
-        let running = self.sight.running.contains(&place);
-        !running && self.books.stands.get(&place).is_none_or(|s| s.profile != instance.profile)
+    fn unexplained(&self, ours: &Ours<'_>, instance: &Instance) -> bool {
+        let mut here = ours.stands.iter().filter(|(place, _)| place.placement == instance.placement);
+        let known = here.any(|(_, stand)| stand.profile == instance.profile);
+        !known && !self.sight.running.contains(&ours.view.place(instance.placement))
     }
 
     /// An instance on which a process computes although no job holds it.

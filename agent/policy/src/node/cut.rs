@@ -70,7 +70,7 @@ impl Node {
             return;
         }
         let mut clear = true;
-        for (other, stand) in self.books.stands.iter().filter(|(other, _)| other.overlaps(place)) {
+        for (other, stand) in self.books.stands_on(&place.gpu).filter(|(other, _)| other.overlaps(place)) {
             clear = false;
             self.remove(other, *stand, proposal);
         }
@@ -82,7 +82,7 @@ impl Node {
     fn cut_gpu(&self, view: &View) -> Proposal {
         let mut proposal = Proposal::default();
         let uuid: &GpuUuid = &view.gpu.uuid;
-        for (place, stand) in self.books.stands.iter().filter(|(place, _)| place.gpu == *uuid) {
+        for (place, stand) in self.books.stands_on(uuid) {
             if self.books.lessee(place).is_none() && !self.wanted(view, place, stand.profile) {
                 self.remove(place, *stand, &mut proposal);
             }
@@ -99,7 +99,7 @@ impl Node {
 
     /// Destroys an idle instance, unless something is under way there or forbids it.
     fn remove(&self, place: &Place, stand: Stand, proposal: &mut Proposal) {
-        let quarantined = self.books.quarantines.keys().any(|q| q.overlaps(place));
+        let quarantined = self.books.quarantines_on(&place.gpu).any(|(q, _)| q.overlaps(place));
         let Some(view) = self.sight.healthy(&place.gpu) else { return };
         let Some(instance) = self.sight.instance(place) else { return };
         let listed =
@@ -116,7 +116,7 @@ impl Node {
         let seen = view.instances.iter().any(|i| i.placement.overlaps(cut.placement));
         !seen
             && self.books.lessee(&place).is_none()
-            && !self.books.stands.keys().any(|other| other.overlaps(&place))
-            && !self.books.quarantines.keys().any(|other| other.overlaps(&place))
+            && !self.books.stands_on(&place.gpu).any(|(other, _)| other.overlaps(&place))
+            && !self.books.quarantines_on(&place.gpu).any(|(other, _)| other.overlaps(&place))
     }
 }

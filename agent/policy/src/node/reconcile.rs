@@ -45,8 +45,8 @@ impl Node {
 
     /// What the books say stands, is being made or destroyed.
     fn explain_stands(&self, view: &View) -> Vec<Record> {
-        let here = self.books.stands.iter().filter(|(place, _)| place.gpu == view.gpu.uuid);
-        let quiet = here.filter(|(place, _)| !self.sight.running.contains(place));
+        let quiet =
+            self.books.stands_on(&view.gpu.uuid).filter(|(place, _)| !self.sight.running.contains(place));
         quiet.flat_map(|(place, stand)| self.explain_stand(view, place, *stand)).collect()
     }
 
@@ -95,8 +95,8 @@ impl Node {
     fn adopt(&self, view: &View, instance: &Instance) -> Record {
         let place = view.place(instance.placement);
         let cut = Cut { profile: instance.profile, placement: instance.placement };
-        let free =
-            !self.books.stands.keys().any(|p| p.overlaps(&place)) && self.books.lessee(&place).is_none();
+        let free = !self.books.stands_on(&place.gpu).any(|(p, _)| p.overlaps(&place))
+            && self.books.lessee(&place).is_none();
         let of_layout = self.layout_of(&view.gpu.uuid).cut(&view.gpu).contains(&cut);
         if !(free && of_layout && instance.full_compute().is_some()) {
             return quarantine(view, instance);
@@ -107,8 +107,10 @@ impl Node {
 
     /// Quarantines whose reason is gone. What an admin quarantined only an admin releases.
     fn explain_quarantines(&self, view: &View) -> Vec<Record> {
-        let here = self.books.quarantines.iter().filter(|(place, _)| place.gpu == view.gpu.uuid);
-        let over = here.filter(|(place, q)| !self.sight.running.contains(place) && self.is_over(place, q));
+        let over = self
+            .books
+            .quarantines_on(&view.gpu.uuid)
+            .filter(|(place, q)| !self.sight.running.contains(place) && self.is_over(place, q));
         over.map(|(place, _)| Record::Unquarantine { place: place.clone() }).collect()
     }
 

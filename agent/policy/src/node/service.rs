@@ -28,9 +28,9 @@ impl Node {
 
     /// Units that are quarantined or used by processes of no job.
     fn out_of_use(&self, view: &View) -> u64 {
-        let quarantined = self.books.quarantines.keys().filter(|place| place.gpu == view.gpu.uuid);
+        let quarantined = self.books.quarantines_on(&view.gpu.uuid);
         let intruded = view.instances.iter().filter(|i| self.intruded(view, i)).map(|i| i.placement);
-        units_of(quarantined.map(|place| place.placement).chain(intruded))
+        units_of(quarantined.map(|(place, _)| place.placement).chain(intruded))
     }
 
     /// Whether Slurm may send jobs.

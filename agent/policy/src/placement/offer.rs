@@ -39,10 +39,24 @@ impl Offers {
     }
 }
 
+/// The offers of several GPUs, of at most `count` places each. GPUs in the same state share the search.
+pub(super) fn of_all(gpus: &[Candidate<'_>], count: usize) -> Vec<Offers> {
+    let mut all: Vec<Offers> = Vec::with_capacity(gpus.len());
+    for (i, gpu) in gpus.iter().enumerate() {
+        let same = |other: &Candidate<'_>| {
+            gpu.used == other.used && gpu.free == other.free && std::ptr::eq(gpu.geometry, other.geometry)
+        };
+        let known = gpus[..i].iter().position(same).map(|j| all[j].clone());
+        all.push(known.unwrap_or_else(|| offers(gpu, count)));
+    }
+    all
+}
+
 /// All offers of a GPU. No GPU has more than 12 units, so its free places are few.
-pub(super) fn offers(gpu: &Candidate<'_>) -> Offers {
+fn offers(gpu: &Candidate<'_>, count: usize) -> Offers {
     let mut offers = Offers { best: vec![Some(Offer { cost: Cost::default(), places: 0 })] };
-    grow(gpu, 0, Set { units: gpu.used, places: 0, makes: 0 }, &mut offers);
+    let empty = Set { units: gpu.used, places: 0, makes: 0 };
+    grow(gpu, 0, empty, count, &mut offers);
     offers
 }
 
@@ -53,8 +67,11 @@ struct Set {
     makes: u32,
 }
 
-/// Tries every disjoint set that continues `set` with places from `from` on.
-fn grow(gpu: &Candidate<'_>, from: usize, set: Set, offers: &mut Offers) {
+/// Tries every disjoint set that continues `set` with at most `count` places from `from` on.
+fn grow(gpu: &Candidate<'_>, from: usize, set: Set, count: usize, offers: &mut Offers) {
+    if count == 0 {
+        return;
+    }
     for (i, free) in gpu.free.iter().enumerate().skip(from).take(32 - from.min(32)) {
         let units = free.placement.mask();
         if set.units & units != 0 {
@@ -63,7 +80,7 @@ fn grow(gpu: &Candidate<'_>, from: usize, set: Set, offers: &mut Offers) {
         let makes = set.makes + u32::from(!free.stands);
         let larger = Set { units: set.units | units, places: set.places | 1 << i, makes };
         keep(gpu, larger, offers);
-        grow(gpu, i + 1, larger, offers);
+        grow(gpu, i + 1, larger, count - 1, offers);
     }
 }
 

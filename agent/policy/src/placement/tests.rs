@@ -100,7 +100,7 @@ fn any_direction() -> impl Strategy<Value = Direction> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn leaves_of_two_seven_slice_gpus_are_chosen_as_well_as_by_trying_all_sets(
