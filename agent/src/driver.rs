@@ -142,7 +142,7 @@ impl Driver {
 
     /// Runs until it is told to stop, or until nobody can send any more.
     pub fn run(mut self, events: &mpsc::Receiver<Event>) {
-        self.carry_out(vec![Effect::Scan]);
+        self.turns(Vec::new());
         self.publish();
         loop {
             let batch = match self.next(events) {

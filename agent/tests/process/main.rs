@@ -1,0 +1,11 @@
+//! The agent as a process: the real `migshared` on the simulated NVML, killed, starved and lied to.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod disk;
+mod hostile;
+mod lease;
+mod node;
+mod restart;
+mod rig;
+mod slurm;

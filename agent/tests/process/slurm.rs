@@ -1,0 +1,89 @@
+//! The agent and Slurm's commands, played by scripts here: only what is said and when. The real ones are in the cluster
+//! stories.
+
+use crate::rig::Rig;
+use nvidia_ml::machine::Condition;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// A node's state in a file, and the two commands over it.
+const SCONTROL: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+[ -e unreachable ] && exit 1
+case "$1" in
+show) cat node ;;
+update)
+    echo "$*" >> updates
+    case "$*" in
+    *state=drain*) printf 'NodeName=n1\n   State=IDLE+DRAIN Cores=1\n   Reason=%s [root@2025-01-01T00:00:00]\n' "${4#reason=}" > node ;;
+    *state=resume*) printf 'NodeName=n1\n   State=IDLE Cores=1\n' > node ;;
+    esac ;;
+esac
+"#;
+const SQUEUE: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\n[ -e unreachable ] && exit 1\ncat jobs\n";
+
+fn rig(gpus: u32) -> Rig {
+    let rig = Rig::new(gpus);
+    let at = rig.dir.path().display().to_string();
+    for (name, text) in [("scontrol", SCONTROL), ("squeue", SQUEUE)] {
+        std::fs::write(rig.path(name), text).unwrap();
+        std::fs::set_permissions(rig.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    write(&rig.path("jobs"), "");
+    write(&rig.path("node"), "NodeName=n1\n   State=IDLE Cores=1\n");
+    rig.with(&format!("[slurm]\nscontrol = \"{at}/scontrol\"\nsqueue = \"{at}/squeue\"\ninterval = 1\n"))
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+}
+
+fn node_when(rig: &mut Rig, wanted: impl Fn(&str) -> bool) -> String {
+    let path = rig.path("node");
+    rig.until("change in slurm", |_| std::fs::read_to_string(&path).is_ok_and(|t| wanted(&t)));
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_node_that_cannot_serve_is_drained_with_the_reason_and_resumed_by_itself() {
+    let mut rig = rig(2);
+    rig.start();
+    rig.change(|m| m.gpu_mut(1).unwrap().condition = Condition::Lost);
+    let text = node_when(&mut rig, |t| t.contains("DRAIN"));
+    assert!(text.contains("Reason=migshare: ") && text.contains("gpu 1 is lost"), "{text}");
+    rig.change(|m| m.reset(1, None).unwrap());
+    node_when(&mut rig, |t| !t.contains("DRAIN"));
+}
+
+#[test]
+fn a_drain_of_the_plugin_is_lifted_and_one_of_an_admin_is_not() {
+    let mut rig = rig(1);
+    let drained = |why: &str| format!("NodeName=n1\n   State=IDLE+DRAIN Cores=1\n   Reason={why} [root@x]\n");
+    write(&rig.path("node"), &drained("migshare: agent away: no answer"));
+    rig.start();
+    node_when(&mut rig, |t| !t.contains("DRAIN"));
+    write(&rig.path("node"), &drained("new fan"));
+    let before = std::fs::read_to_string(rig.path("updates")).unwrap();
+    rig.change(|m| m.gpu_mut(0).unwrap().condition = Condition::Lost);
+    rig.until("notice", |s| !s.problems.is_empty());
+    rig.change(|m| m.reset(0, None).unwrap());
+    rig.settled();
+    assert_eq!(
+        std::fs::read_to_string(rig.path("updates")).unwrap(),
+        before,
+        "the admin's drain was not touched"
+    );
+}
+
+#[test]
+fn an_unreachable_controller_means_keep() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.open(7, 2).unwrap();
+    write(&rig.path("unreachable"), "");
+    let path = rig.path("log");
+    rig.until("a failed look", |_| {
+        std::fs::read_to_string(&path).unwrap().contains("slurm is not reachable")
+    });
+    assert_eq!(rig.try_status().unwrap().leases.len(), 1);
+}
