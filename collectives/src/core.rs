@@ -79,6 +79,8 @@ pub(crate) struct Core {
     /// Rings from and to each member.
     pairs: Vec<Pair>,
     fault: RefCell<Option<Error>>,
+    /// Whether a call has returned the fault itself; later ones only say that it is over.
+    reported: Cell<bool>,
 }
 
 impl Core {
@@ -94,6 +96,7 @@ impl Core {
             condemned: Cell::new(None),
             pairs: charter.members.iter().map(|_| Pair::default()).collect(),
             fault: RefCell::new(None),
+            reported: Cell::new(false),
             charter,
         };
         let Charter { segment, slot, members, rank, .. } = &core.charter;
@@ -169,11 +172,12 @@ impl Core {
         Ok(Op { core: self, span, previous: last })
     }
 
-    /// The fault that ended this communicator, if one did.
+    /// The fault that ended this communicator, if one did: in full for the first call that asks.
     #[inline]
     pub(crate) fn check_fault(&self) -> Result<()> {
         match &*self.fault.borrow() {
             None => Ok(()),
+            Some(fault) if !self.reported.replace(true) => Err(fault.clone()),
             Some(fault) => Err(Error::Ended { cause: fault.status() }),
         }
     }
@@ -188,6 +192,11 @@ impl Core {
         self.line(self.rank(), 1).post(word);
         self.charter.segment.end_era();
         *self.fault.borrow_mut() = Some(fault.clone());
+    }
+
+    /// The caller of this library learns of the fault by other means.
+    pub(crate) fn fault_was_reported(&self) {
+        self.reported.set(true);
     }
 
     /// Whether `rank` has posted `target` of `span` (in its line of the span's parity).

@@ -94,7 +94,7 @@ impl Engine {
     pub(crate) fn test(&mut self, core: &Core, request: Request) -> Result<Option<u64>> {
         self.progress(core);
         if let Some(result) = self.finished.remove(&request.0) {
-            return result.map(Some);
+            return Self::report(core, result).map(Some);
         }
         if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
             return Err(Error::Invalid("no such request"));
@@ -107,6 +107,14 @@ impl Engine {
         Ok(None)
     }
 
+    fn report(core: &Core, result: Result<u64>) -> Result<u64> {
+        result.inspect_err(|fault| {
+            if fault.is_fatal() {
+                core.fault_was_reported();
+            }
+        })
+    }
+
     /// Waits for a request.
     ///
     /// # Errors
@@ -116,7 +124,7 @@ impl Engine {
         loop {
             self.progress(core);
             if let Some(result) = self.finished.remove(&request.0) {
-                return result;
+                return Self::report(core, result);
             }
             if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
                 return Err(Error::Invalid("no such request"));
@@ -139,6 +147,7 @@ impl Engine {
             if let Poll::Ready(result) = task.as_mut().poll(&mut context) {
                 if let Err(fault) = &result {
                     core.fail(fault);
+                    core.fault_was_reported();
                 }
                 return result;
             }
@@ -155,6 +164,7 @@ impl Engine {
     /// Ends everything after a fault; later polls must not touch user buffers any more.
     fn abandon(&mut self, core: &Core, fault: &Error) {
         core.fail(fault);
+        core.fault_was_reported();
         for (_, tasks) in &mut self.lanes {
             for (number, _) in tasks.drain(..) {
                 self.finished.insert(number, Err(Error::Ended { cause: fault.status() }));

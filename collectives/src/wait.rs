@@ -48,6 +48,7 @@ impl Pause {
 
     #[cold]
     fn slow_turn(&mut self, core: &Core) -> Result<()> {
+        core.check_fault()?; // an operation in another lane may have failed meanwhile
         sys::yield_now();
         if self.since.is_some() && !self.turns.is_multiple_of(YIELDS_PER_CLOCK) {
             return Ok(());

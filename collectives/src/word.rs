@@ -45,7 +45,7 @@ pub struct Codec {
 impl Codec {
     /// A codec for a communicator whose members agreed on `key`.
     #[must_use]
-    pub fn new(key: u64) -> Self {
+    pub const fn new(key: u64) -> Self {
         Self { key }
     }
 

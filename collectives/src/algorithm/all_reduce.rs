@@ -78,7 +78,7 @@ async fn large(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let ends = (segment.offset_of(send.0, call.bytes())?, segment.offset_of(recv.0, call.bytes())?);
     let mut work = Chunked { op: &op, call, plan, send, recv };
     if let (Some(from), Some(to)) = ends {
-        publish(&op, from as u64, to as u64);
+        op.publish([from as u64, to as u64]);
         op.post(1);
         op.reach_all(1).await?;
         if let Some(buffers) = all_buffers(&op, call.bytes())? {
@@ -88,18 +88,10 @@ async fn large(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
         }
         return two_phase(&op, 1, false, plan.chunks, work).await;
     }
-    publish(&op, NOT_IN_SEGMENT, NOT_IN_SEGMENT);
+    op.publish([NOT_IN_SEGMENT; 2]);
     work.fill(0);
     op.post(2);
     two_phase(&op, 1, true, plan.chunks, work).await
-}
-
-/// Tells the others where this rank's buffers are, together with the next post.
-fn publish(op: &Op<'_>, send: u64, recv: u64) {
-    let mut payload = [0; 16];
-    payload[..8].copy_from_slice(&send.to_ne_bytes());
-    payload[8..].copy_from_slice(&recv.to_ne_bytes());
-    op.line(op.rank()).put(&payload);
 }
 
 /// The buffers of all ranks, if all are in the segment.
@@ -107,9 +99,7 @@ fn all_buffers(op: &Op<'_>, bytes: usize) -> Result<Option<Vec<(*const u8, *mut 
     let charter = &op.core().charter;
     let mut buffers = Vec::with_capacity(op.size());
     for rank in 0..op.size() {
-        let mut raw = [[0_u8; 8]; 2];
-        op.line(rank).get(raw.as_flattened_mut());
-        let [send, recv] = raw.map(u64::from_ne_bytes);
+        let [send, recv] = op.published(rank)?;
         if send == NOT_IN_SEGMENT {
             return Ok(None);
         }

@@ -210,18 +210,13 @@ const NOT_IN_SEGMENT: u64 = u64::MAX;
 
 fn publish(op: &Op<'_>, source: In, bytes: usize) -> Result<()> {
     let offset = op.core().charter.segment.offset_of(source.0, bytes)?;
-    let mut payload = [0; 16];
-    payload[..8].copy_from_slice(&(source.0 as u64).to_ne_bytes());
-    payload[8..].copy_from_slice(&offset.map_or(NOT_IN_SEGMENT, |o| o as u64).to_ne_bytes());
-    op.line(op.rank()).put(&payload);
+    op.publish([source.0 as u64, offset.map_or(NOT_IN_SEGMENT, |o| o as u64)]);
     Ok(())
 }
 
 fn read_from(op: &Op<'_>, source: usize, offset: usize, target: Out, len: usize) -> Result<()> {
     let core = op.core();
-    let mut raw = [[0_u8; 8]; 2];
-    op.line(source).get(raw.as_flattened_mut());
-    let [address, in_segment] = raw.map(u64::from_ne_bytes);
+    let [address, in_segment] = op.published(source)?;
     if in_segment != NOT_IN_SEGMENT {
         let at = in_segment.wrapping_add(offset as u64);
         let from = core.charter.segment.peer_buffer(core.charter.members[source], at, len);

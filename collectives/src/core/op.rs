@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Core, Span};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::line::Line;
 use crate::schedule::Steps;
 
@@ -19,6 +19,28 @@ pub(crate) struct Op<'a> {
 impl<'a> Op<'a> {
     pub(crate) fn core(&self) -> &'a Core {
         self.core
+    }
+
+    /// Puts two control values next to the coming post, with a hash that binds them to it.
+    pub(crate) fn publish(&self, values: [u64; 2]) {
+        let raw = [values[0], values[1], self.seal(values)].map(u64::to_ne_bytes);
+        self.own_line().put(raw.as_flattened());
+    }
+
+    /// The control values that `rank` published with the post that was just reached.
+    pub(crate) fn published(&self, rank: usize) -> Result<[u64; 2]> {
+        let mut raw = [[0_u8; 8]; 3];
+        self.line(rank).get(raw.as_flattened_mut());
+        let [first, second, seal] = raw.map(u64::from_ne_bytes);
+        if seal != self.seal([first, second]) {
+            return Err(Error::Corrupt { rank });
+        }
+        Ok([first, second])
+    }
+
+    fn seal(&self, values: [u64; 2]) -> u64 {
+        let mix = |sum: u64, value: u64| (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+        values.into_iter().fold(mix(self.core.charter.key, self.span.base), mix)
     }
 
     #[inline]

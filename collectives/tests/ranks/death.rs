@@ -1,1 +1,263 @@
-//! placeholder
+//! Ranks that are killed, stopped or gone mad: the others end with a fault, in time, and never with a wrong result.
+
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use migshare_collectives::comm::Collective;
+use migshare_collectives::error::Status;
+use migshare_collectives::{Comm, DataType, Error, ReduceOp};
+
+use crate::launch::{Launch, Running};
+
+/// Exit codes of ranks: this plus the status.
+const FAULT: i32 = 20;
+/// A result was wrong.
+const WRONG: i32 = 90;
+const RANKS: usize = 3;
+
+/// Where the tests' dice come from: the seed is printed, so that a failure can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// One round of everything, with results checked; sizes cross all algorithms.
+fn round(comm: &mut Comm, round: usize) -> Result<(), Error> {
+    let (rank, size) = (comm.rank(), comm.size());
+    let count = [20, 700, 9000, 100_000][round % 4] + round % 7;
+    let mut data = vec![(rank + round) as u32; count];
+    comm.all_reduce(&mut data, ReduceOp::Sum)?;
+    require(data.iter().all(|d| *d as usize == size * round + size * (size - 1) / 2));
+    let root = round % size;
+    let mut data = vec![(rank + round) as u32; count];
+    comm.broadcast(&mut data, root)?;
+    require(data.iter().all(|d| *d as usize == root + round));
+    let mut all = vec![0; count * size];
+    comm.all_gather(&vec![(rank * 3 + round) as u32; count], &mut all)?;
+    require(all.iter().enumerate().all(|(i, d)| *d as usize == i / count * 3 + round));
+    messages(comm, round, count)?;
+    comm.barrier()
+}
+
+fn messages(comm: &mut Comm, round: usize, count: usize) -> Result<(), Error> {
+    let (next, previous) = ((comm.rank() + 1) % comm.size(), (comm.rank() + comm.size() - 1) % comm.size());
+    let out = vec![(comm.rank() * 5 + round) as u32; count];
+    let mut into = vec![0_u32; count];
+    // SAFETY: both buffers outlive the waits; after a failed wait nothing touches them any more.
+    let (sent, received) = unsafe {
+        let sent = comm.start_send(next, 0, out.as_ptr().cast(), count * 4)?;
+        (sent, comm.start_receive(previous, 0, into.as_mut_ptr().cast(), count * 4)?)
+    };
+    comm.wait(received)?;
+    comm.wait(sent)?;
+    require(into.iter().all(|d| *d as usize == previous * 5 + round));
+    Ok(())
+}
+
+fn require(right: bool) {
+    if !right {
+        std::process::exit(WRONG);
+    }
+}
+
+/// A rank's life: rounds until a fault, or until `limit`.
+fn live(limit: Duration) -> ! {
+    let end = |error: &Error| -> ! { std::process::exit(FAULT + error.status() as i32) };
+    let mut comm = Comm::from_env().unwrap_or_else(|error| end(&error));
+    let begin = Instant::now();
+    for n in 0.. {
+        if let Err(error) = round(&mut comm, n) {
+            // The communicator is over, for every call.
+            require(comm.barrier().is_err_and(|later| later.status() == Status::Poisoned));
+            end(&error);
+        }
+        let mut done = [u8::from(begin.elapsed() > limit)];
+        if comm.broadcast(&mut done, 0).is_ok() && done[0] != 0 {
+            break;
+        }
+    }
+    std::process::exit(0)
+}
+
+fn is_rank() -> bool {
+    std::env::var_os("MIGSHARE_RANK").is_some()
+}
+
+fn faults(causes: &[Status]) -> Vec<i32> {
+    causes.iter().map(|cause| FAULT + *cause as i32).collect()
+}
+
+fn launch(timeout: Duration) -> Running {
+    Launch { timeout, bytes: 32 << 20, ..Launch::new(RANKS) }.start()
+}
+
+/// Waits for the ranks other than `except`; all must end with one of `codes`.
+fn expect(running: &mut Running, except: usize, codes: &[i32]) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for rank in (0..RANKS).filter(|rank| *rank != except) {
+        let status = running.wait(rank, deadline);
+        assert!(status.code().is_some_and(|code| codes.contains(&code)), "rank {rank}: {status}");
+    }
+}
+
+#[test]
+fn ranks_notice_a_killed_peer_at_whatever_instruction() {
+    if is_rank() {
+        live(Duration::from_secs(100));
+    }
+    let mut dice = Dice::new();
+    for _ in 0..15 {
+        // A rank killed before it joined can only be missed: the others time out.
+        let mut running = launch(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_micros(15_000 + dice.below(120_000)));
+        let victim = dice.below(RANKS as u64) as usize;
+        running.signal(victim, libc::SIGKILL);
+        expect(&mut running, victim, &faults(&[Status::PeerLost, Status::Timeout]));
+    }
+}
+
+#[test]
+fn a_peer_killed_in_the_middle_of_life_is_lost_not_late() {
+    if is_rank() {
+        live(Duration::from_secs(100));
+    }
+    for victim in 0..RANKS {
+        let mut running = launch(Duration::from_secs(50));
+        std::thread::sleep(Duration::from_millis(400));
+        running.signal(victim, libc::SIGKILL);
+        expect(&mut running, victim, &faults(&[Status::PeerLost]));
+    }
+}
+
+#[test]
+fn a_stopped_peer_times_out_and_finds_the_communicator_poisoned_when_resumed() {
+    if is_rank() {
+        live(Duration::from_secs(100));
+    }
+    let mut dice = Dice::new();
+    for _ in 0..4 {
+        let mut running = launch(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_micros(300_000 + dice.below(50_000)));
+        let victim = dice.below(RANKS as u64) as usize;
+        running.signal(victim, libc::SIGSTOP);
+        expect(&mut running, victim, &faults(&[Status::Timeout]));
+        running.signal(victim, libc::SIGCONT);
+        let status = running.wait(victim, Instant::now() + Duration::from_secs(60));
+        let codes = faults(&[Status::Timeout, Status::PeerLost]);
+        assert!(status.code().is_some_and(|code| codes.contains(&code)), "{status}");
+    }
+}
+
+/// Words of the control area that a mad rank writes to.
+struct Control {
+    words: *mut u64,
+    count: u64,
+}
+
+impl Control {
+    fn map(running: &Running) -> Self {
+        // Everything from the member records up to the bytes of the first slot.
+        let (bytes, lines) = (running.segment.layout().bytes, 8 * RANKS * 2 * 128 + 8 * RANKS * RANKS * 256);
+        let fd = running.segment.descriptor().unwrap().as_raw_fd();
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh shared mapping of the whole segment.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0) };
+        assert_ne!(base, libc::MAP_FAILED);
+        Self { words: base.cast(), count: (4096 + lines as u64) / 8 }
+    }
+
+    fn write(&self, index: u64, value: u64) {
+        // SAFETY: below `count`; ranks write the same words at the same time, which is the test.
+        unsafe { self.words.add(index as usize).write_volatile(value) }
+    }
+}
+
+#[test]
+fn garbage_in_control_words_never_hangs_crashes_or_gives_wrong_results() {
+    if is_rank() {
+        live(Duration::from_millis(1500));
+    }
+    let mut dice = Dice::new();
+    let fault = [Status::Corrupt, Status::Timeout, Status::PeerLost, Status::Mismatch];
+    let allowed = [faults(&fault), vec![0]].concat();
+    for attempt in 0..8 {
+        let mut running = launch(Duration::from_millis(700));
+        let control = Control::map(&running);
+        std::thread::sleep(Duration::from_micros(200_000 + dice.below(100_000)));
+        for _ in 0..1 << (attempt * 2) {
+            let garbage = [u64::MAX, 0, dice.0, dice.below(1 << 30)][dice.below(4) as usize];
+            let index = dice.below(control.count);
+            control.write(index, garbage);
+        }
+        expect(&mut running, RANKS, &allowed);
+    }
+}
+
+#[test]
+fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
+    if is_rank() {
+        live(Duration::from_secs(100));
+    }
+    let mut running = launch(Duration::from_secs(40));
+    let control = Control::map(&running);
+    std::thread::sleep(Duration::from_millis(400));
+    // Both lines of rank 1 in the first slot, again and again, because the rank overwrites them.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let line = |parity: u64| (4096 + (2 + parity) * 128) / 8;
+    while running.children[0].try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline);
+        control.write(line(0), 0x7fff_1234_5678_9abc);
+        control.write(line(1), 0x7fff_1234_5678_9abc);
+        std::thread::yield_now();
+    }
+    expect(&mut running, RANKS, &faults(&[Status::Corrupt]));
+}
+
+#[test]
+fn ranks_that_call_different_things_are_told_so() {
+    Launch::new(2).run(|mut comm| {
+        let mut data = [0_u32; 400];
+        let at = data.as_mut_ptr().cast();
+        let ours = Collective::all_reduce(at, at, 400 - comm.rank(), DataType::U32, ReduceOp::Sum);
+        // SAFETY: the buffer has 400 elements.
+        let error = unsafe { comm.run(&ours) }.unwrap_err();
+        assert_eq!(error.status(), Status::Mismatch, "{error}");
+    });
+}
+
+#[test]
+fn a_request_whose_peer_died_ends_in_test_too() {
+    if !is_rank() {
+        let mut running = Launch::new(2).start();
+        let status = running.wait(0, Instant::now() + Duration::from_secs(60));
+        assert_eq!(status.code(), Some(FAULT + Status::PeerLost as i32));
+        return;
+    }
+    let mut comm = Comm::from_env().unwrap();
+    if comm.rank() == 1 {
+        std::process::abort();
+    }
+    let mut data = [0_u8; 8];
+    // SAFETY: the buffer lives until the process ends.
+    let request = unsafe { comm.start_receive(1, 0, data.as_mut_ptr(), 8) }.unwrap();
+    let error = loop {
+        match comm.test(request) {
+            Ok(None) => std::thread::yield_now(),
+            Ok(Some(_)) => std::process::exit(WRONG),
+            Err(error) => break error,
+        }
+    };
+    std::process::exit(FAULT + error.status() as i32);
+}

@@ -48,6 +48,7 @@ impl Launch {
             .env("MIGSHARE_SEGMENT_FD", inherited.to_string())
             .env("MIGSHARE_TIMEOUT_MS", self.timeout.as_millis().to_string())
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
         // SAFETY: the number is ours and used no more.

@@ -1,0 +1,293 @@
+//! Models of every synchronisation piece over all interleavings (up to a preemption bound):
+//! `RUSTFLAGS="--cfg loom" cargo test -p migshare-collectives --release --test loom`.
+//!
+//! The code under test is that of the library: `Line`, `Codec`, the schedules, `Flow`. Payload is loom
+//! cells, which report every access that is not ordered after the write it should see.
+
+#![cfg(loom)]
+#![allow(clippy::unwrap_used)]
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use migshare_collectives::error::Result;
+use migshare_collectives::flow::Flow;
+use migshare_collectives::line::Line;
+use migshare_collectives::schedule::{
+    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, two_phase, two_phase_posts,
+};
+use migshare_collectives::word::{Codec, Seen};
+
+const RANKS: usize = 2;
+const CODEC: Codec = Codec::new(99);
+
+/// What ranks share: two lines each and, per parity, slots of staging (inputs and results).
+struct Shared {
+    lines: [[Line; 2]; RANKS],
+    staging: [[[[UnsafeCell<u64>; 2]; DEPTH as usize]; 2]; RANKS],
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { lines: Default::default(), staging: Default::default() })
+    }
+}
+
+/// One operation of one rank, with the rules of `core` for parity, base and gate.
+struct ModelOp<'a> {
+    shared: &'a Shared,
+    rank: usize,
+    number: u64,
+    base: u64,
+    previous_base: u64,
+    /// The highest step seen of each rank, as `core` keeps it.
+    seen: &'a [Cell<u64>; RANKS],
+}
+
+impl ModelOp<'_> {
+    fn parity(&self) -> usize {
+        (self.number % 2) as usize
+    }
+
+    fn wait(&self, rank: usize, parity: usize, target: u64) -> impl Future<Output = Result<()>> {
+        poll_fn(move |_| {
+            if self.seen[rank].get() >= target {
+                return Poll::Ready(Ok(()));
+            }
+            let word = self.shared.lines[rank][parity].word();
+            if Codec::step_of(word) < target {
+                return Poll::Pending;
+            }
+            let Seen::Step { step, .. } = CODEC.decode(word, self.seen[rank].get()) else {
+                panic!("{word:x}")
+            };
+            self.seen[rank].set(step);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    fn cell(&self, rank: usize, c: u64, result: usize) -> &UnsafeCell<u64> {
+        &self.shared.staging[rank][self.parity()][(c % DEPTH) as usize][result]
+    }
+
+    fn write(&self, c: u64, result: usize, value: u64) {
+        // SAFETY: loom checks that no other access is concurrent.
+        self.cell(self.rank, c, result).with_mut(|cell| unsafe { *cell = value });
+    }
+
+    fn read(&self, rank: usize, c: u64, result: usize) -> u64 {
+        // SAFETY: as above.
+        self.cell(rank, c, result).with(|cell| unsafe { *cell })
+    }
+
+    fn value(&self, rank: usize, c: u64) -> u64 {
+        self.number * 1000 + c * 10 + rank as u64 + 1
+    }
+}
+
+impl Steps for ModelOp<'_> {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        RANKS
+    }
+
+    fn post(&self, step: u64) {
+        self.shared.lines[self.rank][self.parity()].post(CODEC.encode(self.base + step, 0));
+    }
+
+    fn reach(&self, rank: usize, step: u64) -> impl Future<Output = Result<()>> {
+        self.wait(rank, self.parity(), self.base + step)
+    }
+
+    async fn gate(&self) -> Result<()> {
+        if self.number > 0 {
+            self.wait(1 - self.rank, 1 - self.parity(), self.previous_base + 1).await?;
+        }
+        Ok(())
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        loom::thread::yield_now();
+    }
+}
+
+/// Runs `operations` operations of `posts` steps on two ranks.
+fn model(operations: u64, posts: u64, body: fn(&ModelOp<'_>)) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(1);
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        let shared = Shared::new();
+        let rank = move |shared: &Shared, rank| {
+            let seen = Default::default();
+            for number in 0..operations {
+                let base = number * posts;
+                let previous_base = base.saturating_sub(posts);
+                body(&ModelOp { shared, rank, number, base, previous_base, seen: &seen });
+            }
+        };
+        let other = Arc::clone(&shared);
+        let thread = loom::thread::spawn(move || rank(&other, 1));
+        rank(&shared, 0);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn payload_of_a_line_is_the_one_of_the_step_that_was_reached() {
+    model(4, 1, |op| {
+        block_on(async {
+            op.gate().await.unwrap();
+            op.shared.lines[op.rank][op.parity()].put(&op.value(op.rank, 0).to_ne_bytes());
+            op.post(1);
+            op.reach_all(1).await.unwrap();
+            let mut payload = [0; 8];
+            op.shared.lines[1 - op.rank][op.parity()].get(&mut payload);
+            assert_eq!(u64::from_ne_bytes(payload), op.value(1 - op.rank, 0));
+        });
+    });
+}
+
+#[test]
+fn exchange_never_reads_what_is_being_written() {
+    model(2, DEPTH + 1, |op| {
+        let fill = |c| op.write(c, 0, op.value(op.rank, c));
+        let drain = |c| assert_eq!(op.read(1 - op.rank, c, 0), op.value(1 - op.rank, c));
+        block_on(exchange(op, DEPTH + 1, fill, drain)).unwrap();
+    });
+}
+
+#[test]
+fn short_exchanges_in_a_row_never_read_what_is_being_written() {
+    model(4, 1, |op| {
+        let fill = |c| op.write(c, 0, op.value(op.rank, c));
+        let drain = |c| assert_eq!(op.read(1 - op.rank, c, 0), op.value(1 - op.rank, c));
+        block_on(exchange(op, 1, fill, drain)).unwrap();
+    });
+}
+
+#[test]
+fn fan_out_with_changing_roots_never_reads_what_is_being_written() {
+    model(2, DEPTH + 2, |op| {
+        let root = op.number as usize % 2;
+        let fill = |c| op.write(c, 0, op.value(root, c));
+        let drain = |c| assert_eq!(op.read(root, c, 0), op.value(root, c));
+        block_on(fan_out(op, root, DEPTH + 1, fill, drain)).unwrap();
+    });
+}
+
+#[test]
+fn fan_in_with_changing_roots_never_reads_what_is_being_written() {
+    model(2, DEPTH + 2, |op| {
+        let root = op.number as usize % 2;
+        let fill = |c| op.write(c, 0, op.value(op.rank, c));
+        let drain = |c| assert_eq!(op.read(1 - root, c, 0), op.value(1 - root, c));
+        block_on(fan_in(op, root, DEPTH + 1, fill, drain)).unwrap();
+    });
+}
+
+struct Sums<'a>(&'a ModelOp<'a>);
+
+impl TwoPhase for Sums<'_> {
+    fn fill(&mut self, c: u64) {
+        self.0.write(c, 0, self.0.value(self.0.rank, c));
+    }
+
+    fn reduce(&mut self, c: u64) {
+        let other = 1 - self.0.rank;
+        assert_eq!(self.0.read(other, c, 0), self.0.value(other, c));
+        self.0.write(c, 1, self.0.value(self.0.rank, c) + 500);
+    }
+
+    fn drain(&mut self, c: u64) {
+        let other = 1 - self.0.rank;
+        assert_eq!(self.0.read(other, c, 1), self.0.value(other, c) + 500);
+    }
+}
+
+#[test]
+fn two_phase_never_reads_what_is_being_written() {
+    const CHUNKS: u64 = DEPTH + 1;
+    model(2, two_phase_posts(0, CHUNKS), |op| {
+        block_on(async {
+            op.gate().await.unwrap();
+            two_phase(op, 0, false, CHUNKS, Sums(op)).await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_poisoned_line_is_seen_as_such_by_a_waiting_reader() {
+    use migshare_collectives::error::Status;
+    loom::model(|| {
+        let line = Arc::new(Line::default());
+        let owner = Arc::clone(&line);
+        let thread = loom::thread::spawn(move || {
+            owner.post(CODEC.encode(1, 0));
+            owner.post(CODEC.poison(Status::Timeout));
+        });
+        loop {
+            match CODEC.decode(line.word(), 0) {
+                Seen::Poisoned(cause) => break assert_eq!(cause, Status::Timeout),
+                Seen::Step { step: 1, .. } => {}
+                Seen::Garbage => assert_eq!(line.word() & !0, line.word()),
+                other => panic!("{other:?}"),
+            }
+            loom::thread::yield_now();
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_ring_never_gives_out_a_cell_twice() {
+    const CAPACITY: u64 = 2;
+    const CELLS: u64 = 5;
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let shared: Arc<([Line; 2], [UnsafeCell<u64>; CAPACITY as usize])> = Arc::default();
+        let writer = Arc::clone(&shared);
+        let thread = loom::thread::spawn(move || {
+            let ([given, taken], cells) = &*writer;
+            let mut flow = Flow::default();
+            while flow.own() < CELLS {
+                if flow.free(taken, CODEC, CAPACITY).unwrap() == 0 {
+                    loom::thread::yield_now();
+                    continue;
+                }
+                let cell = &cells[(flow.own() % CAPACITY) as usize];
+                // SAFETY: loom checks that no other access is concurrent.
+                cell.with_mut(|cell| unsafe { *cell = flow.own() + 7 });
+                flow.advance(given, CODEC, 1);
+            }
+        });
+        let ([given, taken], cells) = &*shared;
+        let mut flow = Flow::default();
+        while flow.own() < CELLS {
+            if flow.available(given, CODEC, CAPACITY).unwrap() == 0 {
+                loom::thread::yield_now();
+                continue;
+            }
+            let cell = &cells[(flow.own() % CAPACITY) as usize];
+            // SAFETY: as above.
+            cell.with(|cell| unsafe { assert_eq!(*cell, flow.own() + 7) });
+            flow.advance(taken, CODEC, 1);
+        }
+        thread.join().unwrap();
+    });
+}
