@@ -1,0 +1,146 @@
+/* migshare.h — collectives between the processes of one job step on one node, over host shared memory.
+ *
+ * All functions return a status. MIGSHARE_INVALID, _TRUNCATED and _EXHAUSTED leave the communicator as it
+ * was; any other failure ends it for all its members: later calls return MIGSHARE_POISONED, the contents of
+ * the buffers of unfinished calls are undefined, and buffers inside the segment can only be freed.
+ * migshare_last_error() has the text.
+ *
+ * A communicator is used by one thread at a time (MIGSHARE_BUSY otherwise). All members make the same
+ * collective calls in the same order; results are bit-equal on all ranks. Counts are elements per rank.
+ *
+ * In place: all-reduce, reduce, all-to-all: send == recv; reduce-scatter, scatter: recv == send + rank*count;
+ * all-gather, gather: send == recv + rank*count (in elements). Buffers must not overlap otherwise.
+ */
+#ifndef MIGSHARE_H
+#define MIGSHARE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows with every incompatible change. */
+#define MIGSHARE_ABI_VERSION 1
+
+typedef enum migshare_status {
+    MIGSHARE_OK = 0,
+    MIGSHARE_INVALID = 1,    /* an argument is out of range; nothing happened */
+    MIGSHARE_PEER_LOST = 2,  /* a peer process is gone */
+    MIGSHARE_TIMEOUT = 3,    /* a peer did not answer within the timeout */
+    MIGSHARE_CORRUPT = 4,    /* control words hold values that no correct rank writes */
+    MIGSHARE_MISMATCH = 5,   /* ranks called different operations, or with different arguments */
+    MIGSHARE_POISONED = 6,   /* an earlier failure ended this communicator */
+    MIGSHARE_TRUNCATED = 7,  /* a message is longer than the buffer it should go to */
+    MIGSHARE_EXHAUSTED = 8,  /* out of segment memory or communicator slots */
+    MIGSHARE_SYSTEM = 9,     /* the operating system or the agent said no */
+    MIGSHARE_PENDING = 10,   /* migshare_test: not complete yet */
+    MIGSHARE_BUSY = 11,      /* another thread is in this communicator */
+    MIGSHARE_INTERNAL = 12   /* a defect in the library was caught */
+} migshare_status;
+
+typedef enum migshare_type {
+    MIGSHARE_F16 = 0, MIGSHARE_BF16 = 1, MIGSHARE_F32 = 2, MIGSHARE_F64 = 3,
+    MIGSHARE_I8 = 4, MIGSHARE_I16 = 5, MIGSHARE_I32 = 6, MIGSHARE_I64 = 7,
+    MIGSHARE_U8 = 8, MIGSHARE_U16 = 9, MIGSHARE_U32 = 10, MIGSHARE_U64 = 11
+} migshare_type;
+
+/* Integers wrap; an integer average rounds toward zero. */
+typedef enum migshare_op {
+    MIGSHARE_SUM = 0, MIGSHARE_PRODUCT = 1, MIGSHARE_MIN = 2, MIGSHARE_MAX = 3, MIGSHARE_AVERAGE = 4
+} migshare_op;
+
+typedef struct migshare_segment migshare_segment;
+typedef struct migshare_comm migshare_comm;
+typedef uint64_t migshare_request;
+
+int32_t migshare_abi_version(void);
+const char *migshare_status_name(int32_t status);
+/* The text of this thread's last failure; valid until the thread's next call. */
+const char *migshare_last_error(void);
+
+/* Segments. `bytes` 0 means a good default; memory is taken where it is touched only. */
+int32_t migshare_segment_create(uint64_t bytes, int32_t ranks, migshare_segment **segment);
+/* Takes over nothing: the descriptor is duplicated. It must be sealed against shrinking and growing. */
+int32_t migshare_segment_from_fd(int fd, int32_t ranks, migshare_segment **segment);
+int32_t migshare_segment_from_agent(const char *socket, int32_t ranks, migshare_segment **segment);
+/* From MIGSHARE_SEGMENT_FD or MIGSHARE_SEGMENT_SOCKET. */
+int32_t migshare_segment_from_env(int32_t ranks, migshare_segment **segment);
+/* Named segments need no agent and no common parent, but any process of the user can damage them. The
+ * creator's migshare_segment_free removes the name. */
+int32_t migshare_segment_create_named(const char *name, uint64_t bytes, int32_t ranks, migshare_segment **segment);
+int32_t migshare_segment_open_named(const char *name, int32_t ranks, migshare_segment **segment);
+/* The descriptor to hand to other processes; -1 for a named segment. Belongs to the segment. */
+int migshare_segment_fd(const migshare_segment *segment);
+/* May be called while communicators still use the memory. */
+int32_t migshare_segment_free(migshare_segment *segment);
+
+/* Communicators. Rank, size and segment of the step, see migshare_segment_from_env. */
+int32_t migshare_comm_from_env(migshare_comm **comm);
+/* Returns when all ranks have joined. `timeout_ms` 0 means MIGSHARE_TIMEOUT_MS or 30 seconds. */
+int32_t migshare_comm_join(const migshare_segment *segment, int32_t rank, uint64_t timeout_ms, migshare_comm **comm);
+/* color < 0: no member of any new communicator, *result is NULL. */
+int32_t migshare_comm_split(migshare_comm *comm, int32_t color, int32_t key, migshare_comm **result);
+/* Requests that are still in flight are abandoned. */
+int32_t migshare_comm_free(migshare_comm *comm);
+int32_t migshare_comm_rank(const migshare_comm *comm, int32_t *rank);
+int32_t migshare_comm_size(const migshare_comm *comm, int32_t *size);
+int32_t migshare_comm_set_timeout(migshare_comm *comm, uint64_t timeout_ms);
+
+/* Memory inside the segment: collectives whose buffers all lie there copy nothing. Aligned to 4096. */
+int32_t migshare_alloc(migshare_comm *comm, size_t bytes, void **buffer);
+int32_t migshare_free(migshare_comm *comm, void *buffer);
+
+/* Blocking collectives. */
+int32_t migshare_barrier(migshare_comm *comm);
+int32_t migshare_broadcast(migshare_comm *comm, void *buffer, size_t count, int32_t type, int32_t root);
+int32_t migshare_all_reduce(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                            int32_t op);
+int32_t migshare_reduce(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type, int32_t op,
+                        int32_t root);
+int32_t migshare_reduce_scatter(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                                int32_t op);
+int32_t migshare_all_gather(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type);
+int32_t migshare_gather(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                        int32_t root);
+int32_t migshare_scatter(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                         int32_t root);
+int32_t migshare_all_to_all(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type);
+int32_t migshare_send(migshare_comm *comm, const void *buffer, size_t bytes, int32_t peer, uint64_t tag);
+/* `received` may be NULL. Messages between two ranks keep their order; a wrong tag is MIGSHARE_MISMATCH. */
+int32_t migshare_recv(migshare_comm *comm, void *buffer, size_t bytes, int32_t peer, uint64_t tag,
+                      size_t *received);
+
+/* Non-blocking: proceed within any call on the communicator. Buffers stay in use until the request is done.
+ * Collectives complete in the order of their calls. */
+int32_t migshare_ibarrier(migshare_comm *comm, migshare_request *request);
+int32_t migshare_ibroadcast(migshare_comm *comm, void *buffer, size_t count, int32_t type, int32_t root,
+                            migshare_request *request);
+int32_t migshare_iall_reduce(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                             int32_t op, migshare_request *request);
+int32_t migshare_ireduce(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type, int32_t op,
+                         int32_t root, migshare_request *request);
+int32_t migshare_ireduce_scatter(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                                 int32_t op, migshare_request *request);
+int32_t migshare_iall_gather(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                             migshare_request *request);
+int32_t migshare_igather(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                         int32_t root, migshare_request *request);
+int32_t migshare_iscatter(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                          int32_t root, migshare_request *request);
+int32_t migshare_iall_to_all(migshare_comm *comm, const void *send, void *recv, size_t count, int32_t type,
+                             migshare_request *request);
+int32_t migshare_isend(migshare_comm *comm, const void *buffer, size_t bytes, int32_t peer, uint64_t tag,
+                       migshare_request *request);
+int32_t migshare_irecv(migshare_comm *comm, void *buffer, size_t bytes, int32_t peer, uint64_t tag,
+                       migshare_request *request);
+/* MIGSHARE_PENDING while in flight. A request that is done is forgotten. `received` may be NULL. */
+int32_t migshare_test(migshare_comm *comm, migshare_request request, size_t *received);
+int32_t migshare_wait(migshare_comm *comm, migshare_request request, size_t *received);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

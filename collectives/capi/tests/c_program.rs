@@ -1,0 +1,66 @@
+//! A C program, compiled against the header and linked with the shared object, calls everything.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The folder of the shared object that was built with this test.
+fn library_folder() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().to_owned()
+}
+
+fn compiler() -> Option<&'static str> {
+    ["cc", "gcc", "clang"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok())
+}
+
+fn skip(reason: &str) {
+    assert!(std::env::var("MIGSHARE_REQUIRE").as_deref() != Ok("all"), "required but: {reason}");
+    println!("SKIP: {reason}");
+}
+
+#[test]
+fn a_c_program_calls_every_function_of_the_header() {
+    let Some(compiler) = compiler() else { return skip("no C compiler") };
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let build = tempfile::tempdir().unwrap();
+    let program = build.path().join("abi");
+    let folder = library_folder();
+    // The linker wants the soname beside the program.
+    std::fs::copy(folder.join("libmigshare.so"), build.path().join("libmigshare.so.1")).unwrap();
+    let compiled = Command::new(compiler)
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o"])
+        .arg(&program)
+        .arg(root.join("tests/abi.c"))
+        .arg(format!("-I{}", root.join("include").display()))
+        .arg(build.path().join("libmigshare.so.1"))
+        .arg(format!("-Wl,-rpath,{}", build.path().display()))
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    assert!(Command::new(&program).status().unwrap().success());
+}
+
+#[test]
+fn the_header_and_the_shared_object_name_the_same_functions() {
+    let header = include_str!("../include/migshare.h");
+    let declared: std::collections::BTreeSet<&str> = header
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '(')
+        .filter_map(|word| word.split_once('(').map(|(name, _)| name))
+        .filter(|name| name.starts_with("migshare_"))
+        .collect();
+    let Ok(listed) = Command::new("nm")
+        .args(["-D", "--defined-only"])
+        .arg(library_folder().join("libmigshare.so"))
+        .output()
+    else {
+        return skip("no nm");
+    };
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let exported: std::collections::BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .filter(|n| n.starts_with("migshare_"))
+        .collect();
+    assert_eq!(declared, exported);
+}
