@@ -93,7 +93,7 @@ fn about(config: &Config) -> anyhow::Result<About> {
     };
     Ok(About {
         node: config.node.clone(),
-        rules: Rules { layout, direction },
+        rules: Rules { layout, direction, reshaping: migshare_policy::node::Reshaping::default() },
         direction_follows_driver: config.placement == Placing::Auto,
         boot: process::boot_id(&config.proc_root).context("the kernel's boot id")?,
     })

@@ -11,7 +11,9 @@ use migshare_proto::message::{
 /// The question in a request; none for a request that asks the policy nothing.
 pub fn ask(request: Request) -> Option<Ask> {
     Some(match request {
-        Request::OpenLease(r) => Ask::Open { job: r.job, leaves: r.leaves, direction: direction(r.shape) },
+        Request::OpenLease(r) => {
+            Ask::Open { job: r.job, leaves: r.leaves, direction: direction(r.shape), need: None }
+        }
         Request::Grant(r) => Ask::Grant {
             job: r.job,
             step: r.step,

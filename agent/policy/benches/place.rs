@@ -7,7 +7,7 @@
 use migshare_policy::Books;
 use migshare_policy::geometry::Geometry;
 use migshare_policy::layout::{Layout, leaves};
-use migshare_policy::node::{Ask, Effect, Node, Proposal, Rules, Seen};
+use migshare_policy::node::{Ask, Effect, Node, Proposal, Reshaping, Rules, Seen};
 use migshare_policy::placement::{Candidate, Direction, Free, choose};
 use migshare_policy::topology::{Compute, Gpu, GpuReport, Health, Instance, Profile};
 use migshare_proto::{GpuUuid, JobKey, Placement};
@@ -117,7 +117,8 @@ fn commit(node: &mut Node, proposal: &Proposal) {
 
 /// The whole answer to an open request, while jobs of up to nine leaves come and go.
 fn answer(rounds: usize) -> ((f64, f64), (f64, f64)) {
-    let rules = Rules { layout: Layout::Uniform, direction: Direction::Pack };
+    let rules =
+        Rules { layout: Layout::Uniform, direction: Direction::Pack, reshaping: Reshaping::default() };
     let mut node = Node::new(rules, Books::default(), "bench".to_owned());
     while let Some(proposal) = node.work(0) {
         commit(&mut node, &proposal);
@@ -127,7 +128,7 @@ fn answer(rounds: usize) -> ((f64, f64), (f64, f64)) {
     for round in 0..rounds as u32 {
         let job = JobKey { job: round, start: 0, uid: 1 };
         let leaves = 1 + numbers.below(9) as u32;
-        let ask = Ask::Open { job, leaves, direction: Some(direction(&mut numbers)) };
+        let ask = Ask::Open { job, leaves, direction: Some(direction(&mut numbers)), need: None };
         let begin = Instant::now();
         let proposal = black_box(node.answer(0, &ask));
         times.push(begin.elapsed().as_secs_f64() * 1e6);

@@ -1,5 +1,6 @@
 //! What clients ask the node, and what it answers. Domain values: the wire's messages are the protocol crate's.
 
+use crate::charge::Need;
 use crate::placement::Direction;
 use crate::record::{Ending, Holder};
 use migshare_proto::message::Refused;
@@ -16,6 +17,8 @@ pub enum Ask {
         leaves: u32,
         /// How they should lie; `None` is the site's default.
         direction: Option<Direction>,
+        /// How large each instance has to be; `None` is a leaf.
+        need: Option<Need>,
     },
     /// Give a step leaves of its job's lease. Asking again for the same step gives the same grant.
     Grant {

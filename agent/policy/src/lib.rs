@@ -6,6 +6,7 @@
 
 pub mod ask;
 pub mod books;
+pub mod charge;
 #[cfg(test)]
 mod fixture;
 pub mod geometry;

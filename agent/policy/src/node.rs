@@ -28,6 +28,7 @@ mod available;
 mod cut;
 mod grant;
 mod invariants;
+mod large;
 mod reconcile;
 mod refusal;
 mod service;
@@ -41,7 +42,7 @@ use crate::placement::Direction;
 use crate::record::{Holder, Place, Record};
 use migshare_proto::JobKey;
 use sight::Sight;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use crate::ask::{Ask, Verdict};
 pub use crate::seen::{Effect, Run, Seen};
@@ -54,6 +55,26 @@ pub struct Rules {
     pub layout: Layout,
     /// How leaves lie when the request does not say.
     pub direction: Direction,
+    /// How shapes may change.
+    pub reshaping: Reshaping,
+}
+
+/// How the shapes of instances may change for requests larger than a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reshaping {
+    /// Most changes of shape that one user's jobs may cause within `window`.
+    pub per_user: u32,
+    /// Seconds.
+    pub window: i64,
+    /// Whether instances that fit the layout no longer stay until their place is needed, instead of going back at once.
+    pub lazy: bool,
+}
+
+impl Default for Reshaping {
+    /// Sixty changes per user and hour: making and destroying take about a second each.
+    fn default() -> Reshaping {
+        Reshaping { per_user: 60, window: 3600, lazy: false }
+    }
 }
 
 /// A step that has not happened yet.
@@ -89,6 +110,8 @@ pub struct Node {
     sight: Sight,
     /// The boot id that the kernel has now.
     boot: String,
+    /// When each user's jobs last changed the shape of instances, seconds since the epoch. Forgotten by a restart.
+    changes: BTreeMap<u32, Vec<i64>>,
     /// A defect: a committed record that contradicted the books. Shown as a problem, never hidden.
     defect: Option<String>,
 }
@@ -96,7 +119,7 @@ pub struct Node {
 impl Node {
     /// A node with these books, of which nothing has been seen yet. `boot` is the kernel's boot id.
     pub fn new(rules: Rules, books: Books, boot: String) -> Node {
-        Node { rules, books, sight: Sight::default(), boot, defect: None }
+        Node { rules, books, sight: Sight::default(), boot, changes: BTreeMap::new(), defect: None }
     }
 
     /// Takes in what was seen. Nothing of it is durable; what follows from it comes from [`Node::work`].
@@ -115,6 +138,7 @@ impl Node {
     pub fn commit(&mut self, proposal: &Proposal) {
         for record in &proposal.records {
             self.forget_processes(record);
+            self.count_changes(record);
             if let Err(contradiction) = self.books.fold(record) {
                 debug_assert!(false, "{record:?}: {contradiction}");
                 self.defect = Some(format!("defect in migshare: {contradiction}"));

@@ -1,6 +1,6 @@
 //! A node with hardware made of values, for tests: carries out effects, keeps the journal, and can fail on command.
 
-use crate::node::{Ask, Effect, Node, Proposal, Rules, Seen, Service, Verdict};
+use crate::node::{Ask, Effect, Node, Proposal, Reshaping, Rules, Seen, Service, Verdict};
 use crate::placement::Direction;
 use crate::record::{Holder, LeafId, Record};
 use crate::topology::{Gpu, GpuReport, Health};
@@ -34,7 +34,7 @@ pub(crate) enum Fault {
 }
 
 pub(crate) fn rules(layout: Layout) -> Rules {
-    Rules { layout, direction: Direction::Pack }
+    Rules { layout, direction: Direction::Pack, reshaping: Reshaping::default() }
 }
 
 pub(crate) fn job(n: u32) -> JobKey {
@@ -46,7 +46,7 @@ pub(crate) fn holder(pid: u32) -> Holder {
 }
 
 pub(crate) fn open(n: u32, leaves: u32) -> Ask {
-    Ask::Open { job: job(n), leaves, direction: None }
+    Ask::Open { job: job(n), leaves, direction: None, need: None }
 }
 
 pub(crate) fn close(n: u32) -> Ask {

@@ -4,6 +4,7 @@ use super::grant::Wish;
 use super::{Node, Proposal};
 use crate::ask::{Ask, Verdict};
 use crate::books::{Lease, Stage};
+use crate::charge::Need;
 use crate::placement::Direction;
 use crate::record::{Ending, Pick, Record};
 use migshare_proto::message::Refused;
@@ -19,6 +20,14 @@ impl Proposal {
     }
 }
 
+/// What a job asks for.
+pub(super) struct Bid {
+    pub(super) job: JobKey,
+    pub(super) leaves: u32,
+    pub(super) direction: Direction,
+    pub(super) need: Option<Need>,
+}
+
 impl From<Refused> for Proposal {
     fn from(refused: Refused) -> Proposal {
         Proposal::verdict(Verdict::Refused(refused))
@@ -32,7 +41,11 @@ impl Node {
             Ask::Release { job, step } => self.release(job, step),
             Ask::Close { job, uid, start, how } => self.close(job, uid, start, how),
             _ if !self.ready() && self.sight.dead.is_none() => Proposal::verdict(Verdict::Wait),
-            Ask::Open { job, leaves, direction } => self.open(now, job, leaves, direction),
+            Ask::Open { job, leaves, direction, need } => {
+                let direction = direction.unwrap_or(self.rules.direction);
+                let bid = Bid { job, leaves, direction, need };
+                self.open(now, &bid).unwrap_or_else(Proposal::from)
+            }
             Ask::Grant { job, step, leaves, tasks, direction, holder } => {
                 let direction = direction.unwrap_or(self.rules.direction);
                 self.grant(&Wish { job, step, leaves, tasks, direction, holder })
@@ -41,25 +54,27 @@ impl Node {
         }
     }
 
-    fn open(&self, now: i64, job: JobKey, count: u32, direction: Option<Direction>) -> Proposal {
-        if count == 0 {
-            return self.zero_leaves(job).into();
+    fn open(&self, now: i64, bid: &Bid) -> Result<Proposal, Refused> {
+        let Bid { job, leaves, .. } = *bid;
+        if leaves == 0 {
+            return Err(self.zero_leaves(job));
         }
         if let Some(lease) = self.books.leases.get(&job) {
-            return self.open_again(job, lease, count);
+            return Ok(self.open_again(job, lease, leaves));
         }
         if let Some((other, _)) = self.books.leases.iter().find(|(key, _)| key.job == job.job) {
-            return self.other_run(job, *other);
+            return Ok(self.other_run(job, *other));
         }
         if let Some(why) = &self.sight.dead {
-            return self.not_serving(why).into();
+            return Err(self.not_serving(why));
         }
-        let Some(picks) = self.pick(count, direction.unwrap_or(self.rules.direction)) else {
-            return self.no_leaves(count).into();
+        let picks = match bid.need {
+            None => self.pick(leaves, None, bid.direction).ok_or_else(|| self.no_leaves(leaves))?,
+            Some(need) => self.pick_large(now, bid, need)?,
         };
-        let leaves: Option<Vec<Leaf>> = picks.iter().map(|pick| self.leaf(pick)).collect();
-        let open = Record::Open { job, leaves: picks, charged: count, at: now };
-        Proposal::recorded(vec![open], leaves.map_or(Verdict::Wait, Verdict::Lease))
+        let told: Option<Vec<Leaf>> = picks.iter().map(|pick| self.leaf(pick)).collect();
+        let open = Record::Open { job, leaves: picks, charged: leaves, at: now };
+        Ok(Proposal::recorded(vec![open], told.map_or(Verdict::Wait, Verdict::Lease)))
     }
 
     fn open_again(&self, job: JobKey, lease: &Lease, count: u32) -> Proposal {

@@ -3,11 +3,12 @@
 use super::Node;
 use super::sight::View;
 use crate::books::{Stage, Stand};
+use crate::charge::{Need, price};
 use crate::geometry::{Units, units_of};
 use crate::layout::{Cut, Layout, leaves};
 use crate::placement::{Candidate, Direction, Free, choose};
 use crate::record::{LeafId, Pick, Place};
-use crate::topology::Instance;
+use crate::topology::{Gpu, Instance};
 use migshare_proto::GpuUuid;
 use std::collections::BTreeMap;
 
@@ -44,9 +45,9 @@ impl Offering<'_> {
 }
 
 impl Node {
-    /// The best `count` leaves for a lease, or `None` where fewer are free.
-    pub(super) fn pick(&self, count: u32, direction: Direction) -> Option<Vec<Pick>> {
-        let offerings = self.offerings();
+    /// The best `count` instances for a lease, or `None` where fewer can be had.
+    pub(super) fn pick(&self, count: u32, need: Option<Need>, direction: Direction) -> Option<Vec<Pick>> {
+        let offerings = self.offerings(need);
         let candidates: Vec<Candidate<'_>> = offerings.iter().map(Offering::candidate).collect();
         let chosen = choose(&candidates, count, direction)?;
         let pick =
@@ -56,11 +57,11 @@ impl Node {
 
     /// Number of leaves that a lease can have now.
     pub(super) fn free(&self) -> u32 {
-        self.offerings().iter().map(|o| o.cuts.len() as u32).sum()
+        self.offerings(None).iter().map(|o| o.cuts.len() as u32).sum()
     }
 
     /// The GPUs that serve, NUMA node by NUMA node.
-    fn offerings(&self) -> Vec<Offering<'_>> {
+    fn offerings(&self, need: Option<Need>) -> Vec<Offering<'_>> {
         let leased = self.leased_units();
         let serves = |view: &&View| {
             self.sight.healthy(&view.gpu.uuid).is_some() && !self.books.cordons.contains_key(&view.gpu.uuid)
@@ -68,14 +69,15 @@ impl Node {
         let mut views: Vec<&View> = self.sight.gpus.values().filter(serves).collect();
         views.sort_by_key(|view| (view.gpu.numa, view.gpu.index));
         let leased = |view: &View| leased.get(&view.gpu.uuid).copied().unwrap_or(0);
-        views.into_iter().map(|view| self.offering(view, leased(view))).collect()
+        views.into_iter().map(|view| self.offering(view, leased(view), need)).collect()
     }
 
-    fn offering<'a>(&'a self, view: &'a View, leased: Units) -> Offering<'a> {
+    fn offering<'a>(&'a self, view: &'a View, leased: Units, need: Option<Need>) -> Offering<'a> {
         let ours = Ours { view, stands: self.books.stands_on(&view.gpu.uuid).collect() };
         let used = leased | self.blocked(&ours);
         let free = |cut: &Cut| cut.placement.mask() & used == 0;
-        let cuts = self.leaf_cuts(&ours).into_iter().filter(free);
+        let cuts = need.map_or_else(|| self.leaf_cuts(&ours), |need| places_for(&view.gpu, need));
+        let cuts = cuts.into_iter().filter(free);
         let cuts = cuts.map(|cut| (cut, ours.has(cut))).collect();
         Offering { view, used, cuts }
     }
@@ -143,4 +145,11 @@ impl Node {
         instance.compute.iter().any(|c| !c.processes.is_empty())
             && self.books.lessee(&view.place(instance.placement)).is_none()
     }
+}
+
+/// All places of the cheapest profile that is large enough.
+fn places_for(gpu: &Gpu, need: Need) -> Vec<Cut> {
+    let profile = price(gpu, need).and_then(|price| gpu.profile(price.profile));
+    let places = profile.into_iter().flat_map(|p| p.placements.iter().map(|&at| (p.id, at)));
+    places.map(|(profile, placement)| Cut { profile, placement }).collect()
 }

@@ -82,8 +82,8 @@ impl Node {
     fn cut_gpu(&self, view: &View) -> Proposal {
         let mut proposal = Proposal::default();
         let uuid: &GpuUuid = &view.gpu.uuid;
-        for (place, stand) in self.books.stands_on(uuid) {
-            if self.books.lessee(place).is_none() && !self.wanted(view, place, stand.profile) {
+        for (place, stand) in self.books.stands_on(uuid).filter(|_| !self.rules.reshaping.lazy) {
+            if !self.wanted(view, place, stand.profile) {
                 self.remove(place, *stand, &mut proposal);
             }
         }

@@ -95,8 +95,7 @@ impl Node {
     fn adopt(&self, view: &View, instance: &Instance) -> Record {
         let place = view.place(instance.placement);
         let cut = Cut { profile: instance.profile, placement: instance.placement };
-        let free = !self.books.stands_on(&place.gpu).any(|(p, _)| p.overlaps(&place))
-            && self.books.lessee(&place).is_none();
+        let free = !self.books.stands_on(&place.gpu).any(|(p, _)| p.overlaps(&place));
         let of_layout = self.layout_of(&view.gpu.uuid).cut(&view.gpu).contains(&cut);
         if !(free && of_layout && instance.full_compute().is_some()) {
             return quarantine(view, instance);

@@ -6,9 +6,9 @@ use migshare_proto::message::{Reason, Refused};
 use migshare_proto::{JobKey, StepId};
 
 /// Jobs named in one text; more are counted.
-const NAMED: usize = 4;
+pub(super) const NAMED: usize = 4;
 
-fn refused(reason: Reason, text: String) -> Refused {
+pub(super) fn refused(reason: Reason, text: String) -> Refused {
     Refused { reason, text }
 }
 
@@ -45,7 +45,7 @@ impl Node {
     }
 
     /// Who or what holds the leaves that are not free.
-    fn held_by(&self) -> String {
+    pub(super) fn held_by(&self) -> String {
         let mut parts: Vec<String> = self.books.leases.iter().take(NAMED).map(holds).collect();
         let more = self.books.leases.len().saturating_sub(NAMED);
         if more > 0 {

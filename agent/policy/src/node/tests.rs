@@ -2,6 +2,7 @@
 
 mod faults;
 mod grants;
+mod large;
 mod leases;
 mod oracle;
 mod start;

@@ -29,7 +29,7 @@ fn nine_leaves_span_two_gpus() {
 #[test]
 fn spread_takes_leaves_of_every_gpu() {
     let mut rig = Rig::h100s(4);
-    let ask = Ask::Open { job: job(1), leaves: 8, direction: Some(Direction::Spread) };
+    let ask = Ask::Open { job: job(1), leaves: 8, direction: Some(Direction::Spread), need: None };
     let got = places(rig.ask(&ask));
     assert!((0..4).all(|gpu| got.iter().filter(|p| p.0 == gpu).count() == 2), "{got:?}");
 }
@@ -91,7 +91,7 @@ fn the_epilog_of_the_first_run_does_not_end_the_second() {
     rig.ask(&open(1, 2));
     let second = JobKey { start: 2000, ..job(1) };
     rig.ask(&Ask::Close { job: 1, uid: 500, start: Some(1000), how: Ending::Epilog });
-    rig.ask(&Ask::Open { job: second, leaves: 2, direction: None });
+    rig.ask(&Ask::Open { job: second, leaves: 2, direction: None, need: None });
     let late = Ask::Close { job: 1, uid: 500, start: Some(1000), how: Ending::Epilog };
     assert_eq!(rig.ask(&late), Verdict::Done { found: false });
     assert!(rig.node.books().leases.contains_key(&second));
@@ -104,7 +104,7 @@ fn a_job_that_started_again_replaces_its_earlier_run() {
     let mut rig = Rig::h100s(1);
     rig.ask(&open(1, 6));
     let second = JobKey { start: 2000, ..job(1) };
-    assert_eq!(places(rig.ask(&Ask::Open { job: second, leaves: 6, direction: None })).len(), 6);
+    assert_eq!(places(rig.ask(&Ask::Open { job: second, leaves: 6, direction: None, need: None })).len(), 6);
     assert_eq!(rig.node.books().leases.len(), 1);
     let (reason, text) = refusal(rig.ask(&open(1, 6)));
     assert_eq!(reason, Reason::LeaseDiffers);

@@ -55,7 +55,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Reboot),
         1 => (0usize..2).prop_map(|gpu| Op::Lose { gpu }),
         2 => (0usize..2).prop_map(|gpu| Op::Reset { gpu }),
-        1 => (0usize..2, prop::sample::select(vec![15u32, 14, 9, 5]))
+        1 => (0usize..2, prop::sample::select(vec![19u32, 15, 14, 9, 5]))
             .prop_map(|(gpu, profile)| Op::Foreign { gpu, profile }),
         1 => (0usize..2, 0u8..7).prop_map(|(gpu, start)| Op::Vanish { gpu, start }),
         1 => prop::collection::vec(any::<bool>(), 1..5).prop_map(Op::Faults),
@@ -134,7 +134,7 @@ impl Model {
             return;
         }
         let (taken, free, held) = (self.taken(), self.free(), self.promises.get(&key).cloned());
-        match (self.rig.ask(&Ask::Open { job: key, leaves: count, direction }), held) {
+        match (self.rig.ask(&Ask::Open { job: key, leaves: count, direction, need: None }), held) {
             (Verdict::Lease(got), None) => {
                 let places: Vec<At> = got.iter().map(at).collect();
                 assert_eq!(places.len() as u32, count);
@@ -241,7 +241,7 @@ impl Model {
         let before = self.rig.node.clone();
         let job = self.key(job);
         let asks = [
-            Ask::Open { job, leaves: count, direction: None },
+            Ask::Open { job, leaves: count, direction: None, need: None },
             Ask::Grant {
                 job,
                 step: StepId(step),
@@ -299,7 +299,7 @@ impl Model {
             Op::OpenAndHangUp { job, leaves } => {
                 let job = self.key(*job);
                 if !self.promises.contains_key(&job) {
-                    let ask = Ask::Open { job, leaves: *leaves, direction: None };
+                    let ask = Ask::Open { job, leaves: *leaves, direction: None, need: None };
                     let proposal = self.rig.node.answer(self.rig.now, &ask);
                     self.rig.carry(proposal);
                     self.unheard.insert(job);
