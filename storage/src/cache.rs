@@ -7,7 +7,7 @@
 //! A record fits one sector, so it is either old or new after a power loss, and it carries the checksums of
 //! the blocks it calls valid. No write order is needed: whatever subset of sectors survives, a block is
 //! served only if it matches the checksum that was stored with the version it belongs to. It does no
-//! validation against the backend and decides no routes; see [`crate::view`].
+//! validation against the backend and decides no routes; see [`crate::fs`].
 
 mod directory;
 mod index;

@@ -3,6 +3,9 @@
 //! ```text
 //!   policy    which side serves a clean hit: pure, time passed in
 //!   cache     extents with checksums on local storage
+//!   fs        operations of the file system as plain Rust, reads among them
+//!   fuse      the FUSE front end;  waiting: requests under way, and who may stop waiting
+//!   sidecar   puts the above together;  config  what an administrator writes
 //!   io        reads without a thread per read: io_uring, or a bounded pool
 //!   emulate   device pairs in virtual time that run the same policy code
 //! ```
@@ -10,6 +13,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cache;
+pub mod config;
 pub mod emulate;
+pub mod fs;
+pub mod fuse;
 pub mod io;
 pub mod policy;
+pub mod sidecar;
+pub mod waiting;

@@ -98,6 +98,13 @@ pub enum PolicyName {
     Window,
 }
 
+impl std::str::FromStr for PolicyName {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        <Self as clap::ValueEnum>::from_str(name, false)
+    }
+}
+
 impl std::fmt::Display for PolicyName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -254,6 +261,11 @@ impl Splitter {
     /// An outside signal (NVMe-oF controller state, Lustre import state) says that the backend is not live.
     pub fn backend_reported_down(&mut self) {
         self.backend_live = false;
+    }
+
+    /// Another policy from now on; what is in flight stays counted.
+    pub fn replace(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// What is in flight now.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Job;
 
 /// A piece of work.
-pub type Task = Box<dyn FnOnce() + Send>;
+pub(crate) type Task = Box<dyn FnOnce() + Send>;
 
 /// An idle thread above the first ends after this long.
 const IDLE: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Workers {
     }
 
     /// Runs a task on some thread, soon.
-    pub fn run(&self, task: Task) {
+    pub(crate) fn run(&self, task: Task) {
         let mut state = self.shared.lock();
         state.queue.push_back(task);
         let short = state.queue.len() > state.idle && state.threads < self.shared.most;

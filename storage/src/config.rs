@@ -1,0 +1,321 @@
+//! What an administrator writes: one cache, one or more mounts. The command line makes the same structure.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use crate::policy::{PolicyName, Profile};
+
+/// Why a configuration cannot be used. Every text names the option and the way out.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("--config {path}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("--config {path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        message: String,
+    },
+    /// A directory is missing or is none.
+    #[error("{option} {path} is not a directory: {hint}")]
+    NotADirectory {
+        /// The option.
+        option: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// Two directories lie inside each other.
+    #[error("{inner_option} {inner} lies inside {outer_option} {outer}: choose one outside of it")]
+    Nested {
+        /// The option of the inner directory.
+        inner_option: &'static str,
+        /// The inner directory.
+        inner: PathBuf,
+        /// The option of the outer directory.
+        outer_option: &'static str,
+        /// The outer directory.
+        outer: PathBuf,
+    },
+    /// The same mount point twice.
+    #[error("mount point {0} is named twice: give each mount its own")]
+    Twice(PathBuf),
+    /// Nothing to mount.
+    #[error("no [[mount]] in the configuration: add one with backend = and at =")]
+    NoMounts,
+    /// The netcas policy lacks its profile.
+    #[error(
+        "policy netcas needs a measured profile: run `migshare-storage profile` and give --profile FILE (profile =)"
+    )]
+    NoProfile,
+    /// The profile lacks the row.
+    #[error(
+        "profile {path} has no row for depth {depth} and {jobs} jobs: give --profile-key with one that it has"
+    )]
+    NoProfileRow {
+        /// The profile.
+        path: PathBuf,
+        /// Queue depth asked for.
+        depth: u32,
+        /// Jobs asked for.
+        jobs: u32,
+    },
+    /// The profile cannot be read.
+    #[error("--profile: {0}")]
+    Profile(#[from] crate::policy::ProfileError),
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cache that all mounts share.
+    pub cache: CacheConfig,
+    /// The mounts.
+    #[serde(default, rename = "mount")]
+    pub mounts: Vec<MountConfig>,
+    /// File for the Prometheus node exporter's textfile collector; none: no metrics.
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// The cache.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Its directory on local storage.
+    pub dir: PathBuf,
+    /// Bytes of data that it may hold.
+    #[serde(deserialize_with = "size")]
+    pub size: u64,
+}
+
+/// One mount.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountConfig {
+    /// Directory of the remote file system.
+    pub backend: PathBuf,
+    /// Where the cached view of it appears.
+    pub at: PathBuf,
+    /// Policy for clean hits.
+    #[serde(default)]
+    pub policy: PolicyName,
+    /// Perf Profile of the `netcas` policy.
+    pub profile: Option<PathBuf>,
+    /// Row of the profile: queue depth and jobs.
+    #[serde(default = "default_profile_key")]
+    pub profile_key: [u32; 2],
+    /// Spill only while the backend is not congested.
+    #[serde(default)]
+    pub polite: bool,
+    /// Most bytes of spilled hits in flight at the backend.
+    #[serde(default, deserialize_with = "optional_size")]
+    pub max_backend_bytes: Option<u64>,
+    /// Bypass the kernel's page cache.
+    #[serde(default)]
+    pub direct: bool,
+    /// Seconds after which a request to a silent backend fails with EIO; none: wait (hard).
+    pub soft_timeout_s: Option<u64>,
+    /// Milliseconds after which a silent side of a hit is replaced by the other one.
+    #[serde(default = "default_rescue")]
+    pub rescue_ms: u64,
+    /// Milliseconds that the kernel may believe names and attributes.
+    #[serde(default = "default_attributes")]
+    pub attributes_ms: u64,
+}
+
+/// The row that the published policy is compiled for.
+pub fn default_profile_key() -> [u32; 2] {
+    [16, 1]
+}
+
+/// See [`MountConfig::rescue_ms`].
+pub fn default_rescue() -> u64 {
+    300
+}
+
+/// See [`MountConfig::attributes_ms`].
+pub fn default_attributes() -> u64 {
+    1000
+}
+
+impl Config {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// When it cannot be read or says something unknown.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|e| ConfigError::Syntax { path: path.to_owned(), message: e.to_string() })
+    }
+
+    /// Checks directories and makes their paths absolute.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check(mut self) -> Result<Self, ConfigError> {
+        if self.mounts.is_empty() {
+            return Err(ConfigError::NoMounts);
+        }
+        let mut seen: Vec<PathBuf> = Vec::new();
+        for mount in &mut self.mounts {
+            mount.backend = directory("BACKEND", &mount.backend, "mount the remote file system first")?;
+            mount.at =
+                directory("MOUNT", &mount.at, "make it with mkdir; after a crash, fusermount3 -u it first")?;
+            outside(("MOUNT", &mount.at), ("BACKEND", &mount.backend))?;
+            outside(("BACKEND", &mount.backend), ("MOUNT", &mount.at))?;
+            if let Some(parent) = self.cache.dir.parent().and_then(|p| p.canonicalize().ok()) {
+                outside(("--cache", &parent), ("BACKEND", &mount.backend))?;
+            }
+            if seen.contains(&mount.at) {
+                return Err(ConfigError::Twice(mount.at.clone()));
+            }
+            seen.push(mount.at.clone());
+            mount.read_profile()?;
+        }
+        Ok(self)
+    }
+}
+
+impl MountConfig {
+    /// The profile with its row, where one is given.
+    ///
+    /// # Errors
+    /// When it is missing for `netcas`, unreadable, or lacks the row.
+    pub fn read_profile(&self) -> Result<Option<(Profile, u32, u32)>, ConfigError> {
+        let [depth, jobs] = self.profile_key;
+        match &self.profile {
+            None if self.policy == PolicyName::Netcas => Err(ConfigError::NoProfile),
+            None => Ok(None),
+            Some(path) => {
+                let profile = Profile::read(path)?;
+                if profile.row(depth, jobs).is_none() {
+                    return Err(ConfigError::NoProfileRow { path: path.clone(), depth, jobs });
+                }
+                Ok(Some((profile, depth, jobs)))
+            }
+        }
+    }
+
+    /// See [`Self::soft_timeout_s`].
+    pub fn soft(&self) -> Option<Duration> {
+        self.soft_timeout_s.map(Duration::from_secs)
+    }
+}
+
+fn directory(option: &'static str, path: &Path, hint: &'static str) -> Result<PathBuf, ConfigError> {
+    let found = path.canonicalize().ok().filter(|p| p.is_dir());
+    found.ok_or_else(|| ConfigError::NotADirectory { option, path: path.to_owned(), hint })
+}
+
+fn outside(inner: (&'static str, &Path), outer: (&'static str, &Path)) -> Result<(), ConfigError> {
+    if !inner.1.starts_with(outer.1) {
+        return Ok(());
+    }
+    Err(ConfigError::Nested {
+        inner_option: inner.0,
+        inner: inner.1.to_owned(),
+        outer_option: outer.0,
+        outer: outer.1.to_owned(),
+    })
+}
+
+/// Parses a size: a number of bytes, or with K, M, G or T (powers of 1024).
+///
+/// # Errors
+/// A text that says what is accepted.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => {
+            return Err(format!("{text:?} is no size: give bytes, or a number with K, M, G or T, as in 200G"));
+        }
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.filter(|b| *b > 0).ok_or_else(|| format!("{text:?} is no size: give a positive number, as in 200G"))
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct SizeText(String);
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    parse_size(&SizeText::deserialize(from)?.0).map_err(serde::de::Error::custom)
+}
+
+fn optional_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    size(from).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_bad_ones_say_what_is_accepted() {
+        assert_eq!(parse_size("200G"), Ok(200 << 30));
+        assert_eq!(parse_size("512 ".trim()), Ok(512));
+        for bad in ["", "0", "G", "-1G", "1.5G", "10X", "99999999999T"] {
+            assert!(parse_size(bad).unwrap_err().contains("200G"), "{bad}");
+        }
+    }
+
+    fn check(text: &str) -> Result<Config, String> {
+        let parsed: Config = toml::from_str(text).map_err(|e| e.to_string())?;
+        parsed.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn bad_configurations_name_the_option_and_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        for name in ["b", "m", "b/inner"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        let text = |backend: &str, at: &str, more: &str| {
+            format!(
+                "[cache]\ndir = {:?}\nsize = \"1G\"\n[[mount]]\nbackend = {:?}\nat = {:?}\n{more}",
+                path("c"),
+                path(backend),
+                path(at)
+            )
+        };
+        assert!(check(&text("b", "m", "")).is_ok());
+        for (config, says) in [
+            (text("none", "m", ""), "BACKEND"),
+            (text("b", "none", ""), "mkdir"),
+            (text("b", "b/inner", ""), "lies inside BACKEND"),
+            (text("b", "m", "policy = \"netcas\""), "--profile"),
+            (text("b", "m", "polcy = \"netcas\""), "polcy"),
+            (text("b", "m", "policy = \"fast\""), "fast"),
+            (text("b", "m", "max_backend_bytes = \"x\""), "200G"),
+            ("[cache]\ndir = \"/c\"\nsize = \"1G\"\n".into(), "[[mount]]"),
+        ] {
+            let error = check(&config).unwrap_err();
+            assert!(error.contains(says), "{config}\ngave {error}");
+        }
+    }
+}

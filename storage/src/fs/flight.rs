@@ -1,0 +1,368 @@
+//! One hit under way: its parts, and the other copy when a side fails or is silent.
+//!
+//! ```text
+//!   part: chosen side --ok--> done
+//!            | error, wrong bytes, or silent for too long
+//!            v
+//!         other side too --first good answer--> done     (both failed: the backend's plain read decides)
+//! ```
+//! A reply is sent once; what comes later is dropped.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::OpenFile;
+use super::reads::{ReadPath, Reply, Telling};
+use super::version::Current;
+use crate::cache::{BLOCK, Part};
+use crate::io::{Buffer, Job};
+use crate::policy::{Ask, Route, Side, StreamId};
+
+/// One read all of whose blocks are cached.
+pub(super) struct Hit {
+    path: Arc<ReadPath>,
+    open: Arc<OpenFile>,
+    current: Current,
+    offset: u64,
+    len: u32,
+    reply: Mutex<Option<Reply>>,
+    segments: Mutex<Vec<Option<Buffer>>>,
+    striped: bool,
+}
+
+/// A part of a hit that one side was chosen for.
+pub(super) struct Segment {
+    hit: Arc<Hit>,
+    index: usize,
+    /// Block-aligned range of the file.
+    start: u64,
+    len: u32,
+    done: AtomicBool,
+    asked_cache: AtomicBool,
+    asked_backend: AtomicBool,
+    failures: AtomicU32,
+}
+
+impl Hit {
+    /// Decides and starts.
+    pub(super) fn start(
+        path: &Arc<ReadPath>,
+        open: &Arc<OpenFile>,
+        current: Current,
+        (offset, len): (u64, u32),
+        parts: Vec<Part>,
+        reply: Reply,
+    ) {
+        let route = match current.fresh {
+            true => path.splitter().route(path.now(), Ask { stream: StreamId(open.handle), len }),
+            false => Route::One(Side::Cache),
+        };
+        let start = offset / BLOCK * BLOCK;
+        let all = ((offset + u64::from(len)).next_multiple_of(BLOCK) - start) as u32;
+        let cut = match route {
+            Route::Stripe { cache } if cache < all => Some(cache),
+            _ => None,
+        };
+        let hit = Arc::new(Self {
+            path: Arc::clone(path),
+            open: Arc::clone(open),
+            current,
+            offset,
+            len,
+            reply: Mutex::new(Some(reply)),
+            segments: Mutex::new(if cut.is_some() { vec![None, None] } else { vec![None] }),
+            striped: cut.is_some(),
+        });
+        let split = match (route, cut) {
+            (_, Some(cache)) => all - cache,
+            (Route::One(Side::Backend), _) => len,
+            _ => 0,
+        };
+        path.stats().add_hit(len, split);
+        match (cut, route) {
+            (Some(cache), _) => {
+                parts.iter().for_each(|part| path.cache().unpin(part));
+                Segment::new(&hit, 0, start, cache).ask(Side::Cache);
+                Segment::new(&hit, 1, start + u64::from(cache), all - cache).ask(Side::Backend);
+            }
+            (None, Route::One(Side::Backend)) => {
+                parts.iter().for_each(|part| path.cache().unpin(part));
+                Segment::new(&hit, 0, start, all).ask(Side::Backend);
+            }
+            (None, _) => {
+                let segment = Segment::new(&hit, 0, start, all);
+                segment.asked_cache.store(true, Ordering::Release);
+                segment.read_cache(parts);
+                if route == Route::Probe {
+                    path.stats().add_probe();
+                    let file = ReadPath::direct(open);
+                    path.read_backend(&file, open.handle, start, all, false, Box::new(|_, _| {}));
+                }
+            }
+        }
+    }
+
+    fn take_reply(&self) -> Option<Reply> {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A segment has its bytes; the last one answers.
+    fn complete(&self, index: usize, buffer: Buffer) {
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        segments[index] = Some(buffer);
+        if segments.iter().any(Option::is_none) {
+            return;
+        }
+        let buffers: Vec<Buffer> = segments.drain(..).flatten().collect();
+        drop(segments);
+        let Some(reply) = self.take_reply() else { return };
+        let skip = (self.offset % BLOCK) as usize;
+        match &buffers[..] {
+            [one] => reply(Ok(&one[skip..skip + self.len as usize])),
+            many => {
+                let joined: Vec<u8> = many.iter().flat_map(|b| b.iter().copied()).collect();
+                reply(Ok(&joined[skip..skip + self.len as usize]));
+            }
+        }
+    }
+
+    /// Neither copy could be had as a hit: what the backend says to a plain read counts.
+    fn give_up(&self) {
+        if let Some(reply) = self.take_reply() {
+            self.path.miss(&self.open, None, self.offset, self.len, reply);
+        }
+    }
+}
+
+impl Segment {
+    fn new(hit: &Arc<Hit>, index: usize, start: u64, len: u32) -> Arc<Self> {
+        let segment = Arc::new(Self {
+            hit: Arc::clone(hit),
+            index,
+            start,
+            len,
+            done: AtomicBool::new(false),
+            asked_cache: AtomicBool::new(false),
+            asked_backend: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+        });
+        hit.path.watch.add(&segment);
+        segment
+    }
+
+    /// Asks a side, once.
+    fn ask(self: &Arc<Self>, side: Side) {
+        let asked = match side {
+            Side::Cache => &self.asked_cache,
+            Side::Backend => &self.asked_backend,
+        };
+        if asked.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match side {
+            Side::Backend => self.read_backend(),
+            Side::Cache => {
+                let (key, version) = (self.hit.open.node.state().key(), &self.hit.current.version);
+                match self.hit.path.cache().lookup(key, version, self.start, self.len.into()) {
+                    Some(parts) => self.read_cache(parts),
+                    None => self.failed(Side::Cache),
+                }
+            }
+        }
+    }
+
+    fn read_backend(self: &Arc<Self>) {
+        let (path, open) = (&self.hit.path, &self.hit.open);
+        let tell = Telling::begin(path, Side::Backend, open.handle, self.len, true, self.hit.striped);
+        let ours = Arc::clone(self);
+        path.engine.submit(Job {
+            file: ReadPath::direct(open),
+            offset: self.start,
+            buffer: Buffer::new(self.len as usize),
+            done: Box::new(move |result, buffer| {
+                // Shorter than the version says: the file changed, and the version is no longer to be believed.
+                let inside = ours.hit.current.version.size.saturating_sub(ours.start).min(ours.len.into());
+                let whole = matches!(result, Ok(got) if got as u64 >= inside);
+                tell.end(result.is_ok());
+                if whole { ours.succeeded(buffer) } else { ours.failed(Side::Backend) }
+            }),
+        });
+    }
+
+    fn read_cache(self: &Arc<Self>, parts: Vec<Part>) {
+        let path = &self.hit.path;
+        let tell = Telling::begin(path, Side::Cache, self.hit.open.handle, self.len, true, self.hit.striped);
+        let gather = Arc::new(Gather {
+            segment: Arc::clone(self),
+            state: Mutex::new(Gathered {
+                left: parts.len(),
+                bad: false,
+                buffers: Vec::new(),
+                tell: Some(tell),
+            }),
+        });
+        for part in parts {
+            let gather = Arc::clone(&gather);
+            path.engine.submit(Job {
+                file: path.cache().store().data_for_reads(),
+                offset: part.store_offset,
+                buffer: Buffer::new(part.len as usize),
+                done: Box::new(move |result, buffer| gather.part(&part, result, buffer)),
+            });
+        }
+    }
+
+    fn succeeded(&self, buffer: Buffer) {
+        if !self.done.swap(true, Ordering::AcqRel) {
+            self.hit.complete(self.index, buffer);
+        }
+    }
+
+    fn failed(self: &Arc<Self>, side: Side) {
+        if self.done.load(Ordering::Acquire) {
+            return;
+        }
+        if self.failures.fetch_add(1, Ordering::AcqRel) > 0 {
+            self.hit.give_up();
+        } else {
+            self.rescue(side);
+        }
+    }
+
+    /// Asks the other side than `side` too.
+    fn rescue(self: &Arc<Self>, side: Side) {
+        self.hit.path.stats().add_rescue();
+        self.ask(if side == Side::Cache { Side::Backend } else { Side::Cache });
+    }
+
+    /// Nobody answered in time.
+    fn overdue(self: &Arc<Self>) {
+        let (cache, backend) =
+            (self.asked_cache.load(Ordering::Acquire), self.asked_backend.load(Ordering::Acquire));
+        if !self.done.load(Ordering::Acquire) && cache != backend {
+            self.rescue(if cache { Side::Cache } else { Side::Backend });
+        }
+    }
+}
+
+/// The parts of one cache read, put together.
+struct Gather {
+    segment: Arc<Segment>,
+    state: Mutex<Gathered>,
+}
+
+struct Gathered {
+    left: usize,
+    bad: bool,
+    buffers: Vec<(u64, Buffer)>,
+    tell: Option<Telling>,
+}
+
+impl Gather {
+    fn part(&self, part: &Part, result: io::Result<usize>, buffer: Buffer) {
+        let cache = self.segment.hit.path.cache();
+        let read = matches!(result, Ok(got) if got as u64 == part.len);
+        let good = read && part.matches(&buffer);
+        if read && !good {
+            tracing::warn!(
+                "the cache returned wrong bytes at {} (+{}); dropped",
+                part.store_offset,
+                part.len
+            );
+            cache.corrupt(part);
+        }
+        cache.unpin(part);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.left -= 1;
+        state.bad |= !good;
+        state.buffers.push((part.file_offset, buffer));
+        if state.left > 0 {
+            return;
+        }
+        let (bad, mut buffers) = (state.bad, std::mem::take(&mut state.buffers));
+        if let Some(tell) = state.tell.take() {
+            tell.end(!bad);
+        }
+        drop(state);
+        if bad {
+            return self.segment.failed(Side::Cache);
+        }
+        buffers.sort_by_key(|(offset, _)| *offset);
+        self.segment.succeeded(join(buffers, self.segment.len as usize));
+    }
+}
+
+fn join(mut buffers: Vec<(u64, Buffer)>, len: usize) -> Buffer {
+    if buffers.len() == 1
+        && let Some((_, one)) = buffers.pop()
+    {
+        return one;
+    }
+    let mut joined = Buffer::new(len);
+    let mut at = 0;
+    for (_, buffer) in &buffers {
+        joined[at..at + buffer.len()].copy_from_slice(buffer);
+        at += buffer.len();
+    }
+    joined
+}
+
+/// Finds segments that got no answer in time, and lets the splitter notice a silent backend.
+pub(super) struct Watch {
+    after: Duration,
+    flying: Mutex<VecDeque<(Instant, Weak<Segment>)>>,
+    closed: AtomicBool,
+}
+
+const TICK: Duration = Duration::from_millis(25);
+
+impl Watch {
+    pub(super) fn new(after: Duration) -> Self {
+        Self { after, flying: Mutex::default(), closed: AtomicBool::new(false) }
+    }
+
+    fn add(&self, segment: &Arc<Segment>) {
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those in front that are over need not wait for the tick.
+        while flying.front().is_some_and(|(_, s)| s.strong_count() == 0) {
+            flying.pop_front();
+        }
+        flying.push_back((Instant::now(), Arc::downgrade(segment)));
+    }
+
+    /// Starts the thread, which ends with the read path.
+    pub(super) fn start(path: &Arc<ReadPath>) -> io::Result<()> {
+        let path = Arc::downgrade(path);
+        let tick = move || {
+            while let Some(path) = path.upgrade().filter(|p| !p.watch.closed.load(Ordering::Acquire)) {
+                path.watch.look();
+                path.splitter().tick(path.now());
+                drop(path);
+                std::thread::sleep(TICK);
+            }
+        };
+        std::thread::Builder::new().name("watch".into()).spawn(tick).map(drop)
+    }
+
+    fn look(&self) {
+        loop {
+            let overdue = {
+                let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+                match flying.front() {
+                    Some((since, _)) if since.elapsed() >= self.after => flying.pop_front(),
+                    _ => return,
+                }
+            };
+            if let Some(segment) = overdue.and_then(|(_, s)| s.upgrade()) {
+                segment.overdue();
+            }
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,297 @@
+//! Names, attributes and directories.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT, Uid, chmodat, chownat, fstat, fstatvfs, linkat, mkdirat, mknodat, openat, readlinkat,
+    renameat_with, symlinkat, unlinkat, utimensat,
+};
+
+use super::caller::set_umask;
+use super::{Attr, Caller, Fs, Node};
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The backend's clock.
+    Now,
+    /// Seconds and nanoseconds since the epoch.
+    At(i64, u32),
+}
+
+/// Attributes to set; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<SetTime>,
+    /// Modification time.
+    pub mtime: Option<SetTime>,
+}
+
+/// One name of a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// Inode number at the backend.
+    pub inode: u64,
+    /// Cookie of the entry after it.
+    pub next: u64,
+    /// Kind.
+    pub kind: FileType,
+    /// Name.
+    pub name: OsString,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct OpenDir {
+    dir: Dir,
+    at: u64,
+    /// Read but not delivered, because the reply was full.
+    kept: Option<DirEntry>,
+}
+
+impl Fs {
+    /// Looks a name up.
+    ///
+    /// # Errors
+    /// As the backend gives them; this holds for all operations here.
+    pub fn lookup(&self, caller: &Caller, parent: u64, name: &OsStr) -> io::Result<Attr> {
+        let parent = self.node(parent)?;
+        self.act(caller, || self.enter(&parent, name))
+    }
+
+    /// Gives a node to a name, with the rights of the current thread.
+    pub(super) fn enter(&self, parent: &Node, name: &OsStr) -> io::Result<Attr> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd: OwnedFd = openat(parent.fd(), name, flags, Mode::empty())?;
+        let stat = fstat(&fd)?;
+        let node = self.nodes.adopt(fd, &stat);
+        Ok(Attr { id: node.id(), stat })
+    }
+
+    /// Attributes.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn getattr(&self, id: u64) -> io::Result<Attr> {
+        self.node(id)?.attr()
+    }
+
+    /// Sets attributes. `handle`: an open file through which the size is set.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn setattr(&self, caller: &Caller, id: u64, handle: Option<u64>, set: &SetAttr) -> io::Result<Attr> {
+        let node = self.node(id)?;
+        if let Some(size) = set.size {
+            self.truncate(caller, &node, handle, size)?;
+        }
+        self.act(caller, || {
+            if let Some(mode) = set.mode {
+                let mode = Mode::from_raw_mode(mode);
+                chmodat(&self.proc_fds, node.fd_name(), mode, AtFlags::empty())?;
+            }
+            if set.uid.is_some() || set.gid.is_some() {
+                let (uid, gid) = (set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw));
+                chownat(node.fd(), "", uid, gid, AtFlags::EMPTY_PATH)?;
+            }
+            if set.atime.is_some() || set.mtime.is_some() {
+                let times =
+                    Timestamps { last_access: timespec(set.atime), last_modification: timespec(set.mtime) };
+                utimensat(&self.proc_fds, node.fd_name(), &times, AtFlags::empty())?;
+            }
+            Ok(())
+        })?;
+        node.attr()
+    }
+
+    /// Target of a symbolic link.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn readlink(&self, id: u64) -> io::Result<Vec<u8>> {
+        Ok(readlinkat(self.node(id)?.fd(), "", Vec::new())?.into_bytes())
+    }
+
+    /// Makes a file, FIFO, socket or device. `umask` counts only where no default ACL replaces it.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: (u32, u32),
+        device: u64,
+    ) -> io::Result<Attr> {
+        let parent = self.node(parent)?;
+        let (mode, umask) = mode;
+        self.act(caller, || {
+            set_umask(umask)?;
+            mknodat(parent.fd(), name, FileType::from_raw_mode(mode), Mode::from_raw_mode(mode), device)?;
+            self.enter(&parent, name)
+        })
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Attr> {
+        let parent = self.node(parent)?;
+        self.act(caller, || {
+            set_umask(umask)?;
+            mkdirat(parent.fd(), name, Mode::from_raw_mode(mode))?;
+            self.enter(&parent, name)
+        })
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn symlink(&self, caller: &Caller, parent: u64, name: &OsStr, target: &Path) -> io::Result<Attr> {
+        let parent = self.node(parent)?;
+        self.act(caller, || {
+            symlinkat(target, parent.fd(), name)?;
+            self.enter(&parent, name)
+        })
+    }
+
+    /// Makes a hard link.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn link(&self, caller: &Caller, id: u64, parent: u64, name: &OsStr) -> io::Result<Attr> {
+        let (node, parent) = (self.node(id)?, self.node(parent)?);
+        self.act(caller, || {
+            linkat(&self.proc_fds, node.fd_name(), parent.fd(), name, AtFlags::SYMLINK_FOLLOW)?;
+            self.enter(&parent, name)
+        })
+    }
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr, directory: bool) -> io::Result<()> {
+        let parent = self.node(parent)?;
+        let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        self.act(caller, || Ok(unlinkat(parent.fd(), name, flags)?))
+    }
+
+    /// Renames, with the flags of renameat2.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        flags: u32,
+    ) -> io::Result<()> {
+        let (old, new) = (self.node(from.0)?, self.node(to.0)?);
+        let flags = RenameFlags::from_bits_retain(flags);
+        self.act(caller, || Ok(renameat_with(old.fd(), from.1, new.fd(), to.1, flags)?))
+    }
+
+    /// Space of the backend.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn statfs(&self, id: u64) -> io::Result<StatVfs> {
+        Ok(fstatvfs(self.node(id)?.fd())?)
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn opendir(&self, caller: &Caller, id: u64) -> io::Result<u64> {
+        let node = self.node(id)?;
+        let file = self.act(caller, || self.reopen(&node, OFlags::RDONLY | OFlags::DIRECTORY))?;
+        let dir = OpenDir { dir: Dir::new(OwnedFd::from(file))?, at: 0, kept: None };
+        let handle = self.handle();
+        self.dirs.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(Mutex::new(dir)));
+        Ok(handle)
+    }
+
+    /// Lists from cookie `at` on, until `take` says that it is full.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn readdir(&self, handle: u64, at: u64, mut take: impl FnMut(&DirEntry) -> bool) -> io::Result<()> {
+        let dir = self.dir(handle)?;
+        let mut dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
+        if dir.at != at {
+            dir.dir.seek(at.cast_signed())?;
+            dir.kept = None;
+            dir.at = at;
+        }
+        loop {
+            let entry = match dir.kept.take() {
+                Some(entry) => entry,
+                None => match dir.dir.read().transpose()? {
+                    Some(entry) => DirEntry {
+                        inode: entry.ino(),
+                        next: entry.offset().cast_unsigned(),
+                        kind: entry.file_type(),
+                        name: OsString::from_vec(CString::from(entry.file_name()).into_bytes()),
+                    },
+                    None => return Ok(()),
+                },
+            };
+            if take(&entry) {
+                dir.kept = Some(entry);
+                return Ok(());
+            }
+            dir.at = entry.next;
+        }
+    }
+
+    /// Makes a directory's changes durable.
+    ///
+    /// # Errors
+    /// See [`Self::lookup`].
+    pub fn fsyncdir(&self, handle: u64) -> io::Result<()> {
+        let dir = self.dir(handle)?;
+        let dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(rustix::fs::fsync(dir.dir.fd()?)?)
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, handle: u64) {
+        self.dirs.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+    }
+}
+
+fn timespec(time: Option<SetTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(SetTime::At(secs, nanos)) => Timespec { tv_sec: secs, tv_nsec: nanos.into() },
+    }
+}

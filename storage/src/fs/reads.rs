@@ -1,0 +1,425 @@
+//! Reading: hits from either side, misses from the backend, fills behind them.
+//!
+//! ```text
+//!   read -> version known? -> all blocks cached? -> validated within 1 s? -> Splitter -> cache | backend | both
+//!             no: miss          no: miss              no: cache
+//!   miss -> backend -> reply -> fill in the background, if the version is still the same
+//! ```
+//! Every hit has two copies, so a side that fails or is silent for [`ReadSettings::rescue_after`] is replaced by the
+//! other one (`flight`). A miss has one copy and waits. Nothing here blocks the calling thread.
+
+mod statistics;
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, openat};
+
+pub use statistics::{METRICS, Metric, Statistics};
+
+use super::flight::{Hit, Watch};
+use super::version::{Current, Seen};
+use super::{Node, OpenFile};
+use crate::cache::{BLOCK, Cache, EXTENT, FileStore, Version};
+use crate::io::{Buffer, Engine, Job, Workers};
+use crate::policy::{
+    Completion, Nanos, Netcas, Policy, PolicyName, Profile, Side, Splitter, StreamId, Window, WindowConfig,
+};
+
+/// Answers a read.
+pub type Reply = Box<dyn FnOnce(io::Result<&[u8]>) + Send>;
+
+/// Bytes that may wait to be written to the cache; more are not cached.
+const MOST_FILL_BYTES: u64 = 64 << 20;
+/// Cache reads in flight at which fills step aside, how long at most, and in which steps.
+const BUSY_READS: u32 = 8;
+const STEP_ASIDE: Duration = Duration::from_millis(5);
+const MOST_STEPS: u32 = 20;
+
+/// What an administrator sets.
+#[derive(Clone, Debug)]
+pub struct ReadSettings {
+    /// Policy for clean hits.
+    pub policy: PolicyName,
+    /// Settings of the `window` policy.
+    pub window: WindowConfig,
+    /// Profile of the `netcas` policy, with the row in use.
+    pub profile: Option<(Profile, u32, u32)>,
+    /// A side that is silent this long on a hit is replaced by the other one.
+    pub rescue_after: Duration,
+    /// Whether misses fill the cache.
+    pub admit: bool,
+}
+
+impl Default for ReadSettings {
+    fn default() -> Self {
+        Self {
+            policy: PolicyName::default(),
+            window: WindowConfig::default(),
+            profile: None,
+            rescue_after: Duration::from_millis(300),
+            admit: true,
+        }
+    }
+}
+
+/// The read path of one mount.
+pub struct ReadPath {
+    cache: Arc<Cache<FileStore>>,
+    pub(super) engine: Engine,
+    splitter: Mutex<Splitter>,
+    policy: Mutex<PolicyName>,
+    settings: ReadSettings,
+    backend_id: u64,
+    start: Instant,
+    fills: Workers,
+    fill_bytes: AtomicU64,
+    validations: Workers,
+    pub(super) watch: Watch,
+    stats: Statistics,
+}
+
+impl ReadPath {
+    /// A read path over a cache; `backend_id` tells this backend's files in the shared cache from others.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(
+        cache: Arc<Cache<FileStore>>,
+        engine: Engine,
+        settings: ReadSettings,
+        backend_id: u64,
+    ) -> io::Result<Arc<Self>> {
+        let path = Arc::new(Self {
+            cache,
+            engine,
+            splitter: Mutex::new(Splitter::new(make_policy(settings.policy, &settings))),
+            policy: Mutex::new(settings.policy),
+            backend_id,
+            start: Instant::now(),
+            fills: Workers::start("fill", 2)?,
+            fill_bytes: AtomicU64::new(0),
+            validations: Workers::start("validate", 4)?,
+            watch: Watch::new(settings.rescue_after),
+            settings,
+            stats: Statistics::default(),
+        });
+        Watch::start(&path)?;
+        Ok(path)
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Arc<Cache<FileStore>> {
+        &self.cache
+    }
+
+    /// See [`Self::new`].
+    pub fn backend_id(&self) -> u64 {
+        self.backend_id
+    }
+
+    /// Statistics since the start.
+    pub fn stats(&self) -> &Statistics {
+        &self.stats
+    }
+
+    /// Policy in force.
+    pub fn policy_name(&self) -> PolicyName {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the policy for reads from now on; the new one starts without knowledge. Reads in flight stay counted.
+    pub fn set_policy(&self, name: PolicyName) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        self.splitter().replace(make_policy(name, &self.settings));
+    }
+
+    /// Why reads go where they go.
+    pub fn explain(&self) -> serde_json::Value {
+        let splitter = self.splitter();
+        let window = match splitter.policy() {
+            Policy::Window(window) => serde_json::to_value(window.snapshot()).ok(),
+            _ => None,
+        };
+        serde_json::json!({
+            "policy": self.policy_name(),
+            "engine": self.engine.name(),
+            "backend_live": splitter.backend_live(),
+            "in_flight": splitter.outstanding(),
+            "window": window,
+        })
+    }
+
+    pub(super) fn splitter(&self) -> MutexGuard<'_, Splitter> {
+        self.splitter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Nanos {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
+    }
+
+    /// Looks at the backend's version of a file; may block. Extents of other versions go.
+    pub(super) fn look(&self, node: &Node, file: &File, opening: bool) -> io::Result<Seen> {
+        let changes = node.state().changes();
+        let version = Version::of(file)?;
+        let seen = node.state().seen(&version, changes, opening);
+        if seen.changed {
+            self.cache.retain_version(node.state().key(), &version);
+        }
+        Ok(seen)
+    }
+
+    /// Reads; the reply comes from another thread.
+    pub fn read(self: &Arc<Self>, open: &Arc<OpenFile>, offset: u64, len: u32, reply: Reply) {
+        let state = open.node.state();
+        if state.wants_validation() {
+            self.validate_later(open);
+        }
+        let current = state.current().filter(|c| offset < c.version.size && len > 0);
+        let Some(current) = current else { return self.miss(open, None, offset, len, reply) };
+        let inside = u64::from(len).min(current.version.size - offset);
+        match self.cache.lookup(state.key(), &current.version, offset, inside) {
+            Some(parts) => Hit::start(self, open, current, (offset, inside as u32), parts, reply),
+            None => self.miss(open, Some(current), offset, len, reply),
+        }
+    }
+
+    fn validate_later(self: &Arc<Self>, open: &Arc<OpenFile>) {
+        let (path, open) = (Arc::clone(self), Arc::clone(open));
+        self.validations.run(Box::new(move || {
+            if path.look(&open.node, &open.file, false).is_err() {
+                open.node.state().validation_failed();
+            }
+        }));
+    }
+
+    /// Reads at the backend and answers; fills behind the answer when the version is known.
+    pub(super) fn miss(
+        self: &Arc<Self>,
+        open: &Arc<OpenFile>,
+        current: Option<Current>,
+        offset: u64,
+        len: u32,
+        reply: Reply,
+    ) {
+        let start = offset / BLOCK * BLOCK;
+        let end = (offset + u64::from(len)).next_multiple_of(BLOCK);
+        let (path, ours) = (Arc::clone(self), Arc::clone(open));
+        let changes = open.node.state().changes();
+        let then = Box::new(move |result: io::Result<usize>, buffer: Buffer| {
+            let got = match result {
+                Ok(got) => got,
+                Err(error) => return reply(Err(error)),
+            };
+            let from = ((offset - start) as usize).min(got);
+            let to = ((offset - start) as usize + len as usize).min(got);
+            reply(Ok(&buffer[from..to]));
+            path.stats.add_miss((to - from) as u64);
+            if let Some(current) = current {
+                path.fill_later(ours, Fill { version: current.version, changes, start, got, buffer });
+            }
+        });
+        self.read_backend(&open.file, open.handle, start, (end - start) as u32, true, then);
+    }
+
+    /// One read at the backend, told to the splitter.
+    pub(super) fn read_backend(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        stream: u64,
+        offset: u64,
+        len: u32,
+        useful: bool,
+        then: Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>,
+    ) {
+        let tell = Telling::begin(self, Side::Backend, stream, len, useful, false);
+        self.engine.submit(Job {
+            file: Arc::clone(file),
+            offset,
+            buffer: Buffer::new(len as usize),
+            done: Box::new(move |result, buffer| {
+                tell.end(result.is_ok());
+                then(result, buffer);
+            }),
+        });
+    }
+
+    fn fill_later(self: &Arc<Self>, open: Arc<OpenFile>, fill: Fill) {
+        let bytes = fill.buffer.len() as u64;
+        let waiting = self.fill_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if !self.settings.admit || waiting + bytes > MOST_FILL_BYTES {
+            self.fill_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.stats.add_skipped_fill();
+            return;
+        }
+        let path = Arc::clone(self);
+        self.fills.run(Box::new(move || {
+            path.fill(&open, fill);
+            path.fill_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        }));
+    }
+
+    fn fill(&self, open: &OpenFile, mut fill: Fill) {
+        self.step_aside();
+        let state = open.node.state();
+        // Asked after the bytes were read: had they been of a newer version, it would show now.
+        if !Version::of(&*open.file).is_ok_and(|v| v == fill.version) {
+            return;
+        }
+        let end = fill.whole_blocks();
+        let mut at = fill.start;
+        while at < end {
+            let until = ((at / EXTENT + 1) * EXTENT).min(end);
+            let gaps = self.cache.missing(state.key(), &fill.version, at);
+            if gaps.iter().any(|(gap, len)| *gap < until && gap + len > at) {
+                let data = &fill.buffer[(at - fill.start) as usize..(until - fill.start) as usize];
+                let valid = || state.still(fill.changes, &fill.version);
+                self.cache.insert(state.key(), &fill.version, at, data, valid);
+                if until - at < EXTENT && is_random(&gaps, at, &fill.version) {
+                    self.complete(open, &fill, at);
+                }
+            }
+            at = until;
+        }
+    }
+
+    /// The second miss in an extent that is not read in order: fetches the rest of it.
+    fn complete(&self, open: &OpenFile, fill: &Fill, at: u64) {
+        use std::os::unix::fs::FileExt;
+        let state = open.node.state();
+        for (gap, len) in self.cache.missing(state.key(), &fill.version, at) {
+            let mut buffer = Buffer::new(len as usize);
+            let inside = len.min(fill.version.size.saturating_sub(gap)) as usize;
+            if open.file.read_exact_at(&mut buffer[..inside], gap).is_err() {
+                return;
+            }
+            buffer[inside..].fill(0);
+            let same = || {
+                Version::of(&*open.file).is_ok_and(|v| v == fill.version)
+                    && state.still(fill.changes, &fill.version)
+            };
+            if !self.cache.insert(state.key(), &fill.version, gap, &buffer, same) {
+                return;
+            }
+        }
+    }
+
+    /// Readers of the cache go first.
+    fn step_aside(&self) {
+        for _ in 0..MOST_STEPS {
+            if self.splitter().outstanding().cache.reads < BUSY_READS {
+                return;
+            }
+            std::thread::sleep(STEP_ASIDE);
+        }
+    }
+
+    /// The file past the page cache, where the backend has O_DIRECT.
+    pub(super) fn direct(open: &OpenFile) -> Arc<File> {
+        let direct = open.direct.get_or_init(|| {
+            let flags = rustix::fs::fcntl_getfl(&open.file).ok()?;
+            if flags.contains(OFlags::WRONLY) {
+                return None;
+            }
+            // With our own rights: the caller's were checked when it opened the file for reading.
+            let path = format!("/proc/self/fd/{}", open.node.fd_name());
+            let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+            openat(rustix::fs::CWD, path, flags, Mode::empty()).ok().map(|fd| Arc::new(File::from(fd)))
+        });
+        direct.as_ref().map_or_else(|| Arc::clone(&open.file), Arc::clone)
+    }
+
+    /// Ends the background threads once they have nothing left to do.
+    pub fn close(&self) {
+        self.watch.close();
+        self.fills.close();
+        self.validations.close();
+        if let Err(error) = self.cache.sync() {
+            tracing::warn!("the cache could not be synced: {error}; the next start finds fewer extents");
+        }
+    }
+}
+
+/// Bytes on their way into the cache.
+struct Fill {
+    version: Version,
+    changes: u64,
+    start: u64,
+    got: usize,
+    buffer: Buffer,
+}
+
+impl Fill {
+    /// Pads the file's last block with zeros; returns where the whole blocks end.
+    fn whole_blocks(&mut self) -> u64 {
+        let got = self.start + self.got as u64;
+        if got == self.version.size {
+            let padded = self.got.next_multiple_of(BLOCK as usize).min(self.buffer.len());
+            self.buffer[self.got..padded].fill(0);
+            self.start + padded as u64
+        } else {
+            got / BLOCK * BLOCK
+        }
+    }
+}
+
+/// Whether an extent with these gaps already has blocks, but not the one just before `at`.
+fn is_random(gaps: &[(u64, u64)], at: u64, version: &Version) -> bool {
+    let first = at / EXTENT * EXTENT;
+    let inside = version.size.saturating_sub(first).min(EXTENT).next_multiple_of(BLOCK);
+    let missing: u64 = gaps.iter().map(|g| g.1).sum();
+    let before_is_missing = gaps.iter().any(|(gap, len)| *gap < at && gap + len >= at);
+    missing < inside && (at == first || before_is_missing)
+}
+
+fn make_policy(name: PolicyName, settings: &ReadSettings) -> Policy {
+    match name {
+        PolicyName::CacheOnly => Policy::CacheOnly,
+        PolicyName::BackendOnly => Policy::BackendOnly,
+        PolicyName::Orthus => Policy::Orthus(Box::default()),
+        PolicyName::Window => Policy::Window(Box::new(Window::new(settings.window.clone()))),
+        PolicyName::Netcas => {
+            let row = settings.profile.as_ref().and_then(|(p, depth, jobs)| p.row(*depth, *jobs));
+            // Without a profile the published formula has nothing to go by but equal sides.
+            let (cache, backend) = row.map_or((1.0, 1.0), |r| (r.cache_only(), r.backend_only()));
+            Policy::Netcas(Box::new(Netcas::new(cache, backend)))
+        }
+    }
+}
+
+/// One read as the splitter and the statistics see it.
+pub(super) struct Telling {
+    path: Arc<ReadPath>,
+    side: Side,
+    stream: StreamId,
+    len: u32,
+    useful: bool,
+    striped: bool,
+    began: Nanos,
+}
+
+impl Telling {
+    pub(super) fn begin(
+        path: &Arc<ReadPath>,
+        side: Side,
+        stream: u64,
+        len: u32,
+        useful: bool,
+        striped: bool,
+    ) -> Self {
+        let (stream, began) = (StreamId(stream), path.now());
+        path.splitter().issued(began, side, crate::policy::Ask { stream, len });
+        Self { path: Arc::clone(path), side, stream, len, useful, striped, began }
+    }
+
+    pub(super) fn end(self, ok: bool) {
+        let now = self.path.now();
+        let latency = now.saturating_sub(self.began);
+        self.path.stats.add_read(self.side, self.len, latency, ok);
+        let Self { stream, side, len, useful, striped, .. } = self;
+        self.path.splitter().completed(now, Completion { stream, side, len, latency, ok, useful, striped });
+    }
+}

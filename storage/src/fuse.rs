@@ -1,0 +1,645 @@
+//! The one file that knows the FUSE crate: turns requests into calls of [`crate::fs::Fs`] and results into replies.
+//!
+//! Reads of data are handed over without blocking; everything else runs on worker threads, because a backend that hangs
+//! must not stop the thread that takes requests.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, SessionACL, TimeOrNow, WriteFlags,
+};
+use rustix::fs::FileType as Kind;
+
+use crate::fs::{Attr, Caller, Fs, Opened, SetAttr, SetTime};
+use crate::io::Workers;
+use crate::waiting::{Ticket, Waiting};
+
+/// Largest request.
+const LARGEST: u32 = 1 << 20;
+/// Requests that the kernel may have under way in the background.
+const BACKGROUND: u16 = 512;
+/// Bytes of names collected for one listing; the kernel asks for a page or more.
+const DIRECTORY_BYTES: usize = 4096;
+/// Operations that may block at once.
+const WORKERS: usize = 128;
+
+/// What a mount is to be like for the kernel.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Root: all users, permissions checked by the kernel and the backend.
+    pub service: bool,
+    /// Bypass the page cache.
+    pub direct: bool,
+    /// How long names and attributes may be cached by the kernel.
+    pub attribute_timeout: Duration,
+    /// `soft`: EIO after this time.
+    pub soft: Option<Duration>,
+    /// Name shown in the mount table.
+    pub source: String,
+}
+
+/// A mounted file system. Dropping it unmounts.
+pub struct Mounted {
+    session: Option<fuser::BackgroundSession>,
+}
+
+struct Front {
+    fs: Arc<Fs>,
+    workers: Workers,
+    waiting: Arc<Waiting>,
+    options: MountOptions,
+    direct: bool,
+}
+
+/// Mounts.
+///
+/// # Errors
+/// When the kernel or fusermount3 refuses.
+pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Result<Mounted> {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(options.source.clone()),
+        MountOption::Subtype("migshare".into()),
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::DefaultPermissions,
+    ];
+    config.acl = if options.service { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(1);
+    let front = Front {
+        fs,
+        workers: Workers::start("operation", WORKERS)?,
+        waiting: Waiting::start(options.soft)?,
+        direct: options.direct,
+        options,
+    };
+    let session = fuser::Session::new(front, mountpoint, &config)?.spawn()?;
+    widen_read_ahead(mountpoint);
+    Ok(Mounted { session: Some(session) })
+}
+
+/// Buffered sequential reads come in pieces of the read-ahead window, 128 KiB unless it is widened. Only root may; without
+/// it large buffered reads are slower, and nothing else.
+fn widen_read_ahead(mountpoint: &Path) {
+    if let Ok(meta) = std::fs::metadata(mountpoint) {
+        let device = rustix::fs::minor(meta.dev());
+        let _ = std::fs::write(format!("/sys/class/bdi/0:{device}/read_ahead_kb"), "1024");
+    }
+}
+
+impl Mounted {
+    /// Whether the kernel ended the session: somebody unmounted.
+    pub fn is_over(&self) -> bool {
+        self.session.as_ref().is_none_or(|s| s.guard.is_finished())
+    }
+
+    /// Unmounts, also while files are open or requests hang.
+    pub fn unmount(mut self, mountpoint: &Path) {
+        let Some(session) = self.session.take() else { return };
+        if nix::mount::umount2(mountpoint, nix::mount::MntFlags::MNT_DETACH).is_err() {
+            let lazily = ["-u", "-z", "--"];
+            let _ = std::process::Command::new("fusermount3").args(lazily).arg(mountpoint).status();
+        }
+        // What still hangs on the backend ends with the process, when the kernel aborts the connection.
+        drop(session);
+    }
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+/// A reply that can carry an error.
+trait Answer: Send + 'static {
+    fn fail(self, errno: i32);
+}
+
+macro_rules! answers {
+    ($($reply:ty),*) => {
+        $(impl Answer for $reply {
+            fn fail(self, errno: i32) {
+                self.error(Errno::from_i32(errno));
+            }
+        })*
+    };
+}
+
+answers!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyLseek,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
+);
+
+fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+impl Front {
+    fn enter<R: Answer>(&self, req: &Request, reply: R) -> Ticket<R> {
+        self.waiting.enter(req.pid(), reply, R::fail)
+    }
+
+    /// Runs `work` on a worker thread and answers; `undo` when nobody waits for the result any more.
+    fn run_or_undo<R: Answer, T: 'static>(
+        &self,
+        req: &Request,
+        reply: R,
+        work: impl FnOnce(&Fs) -> io::Result<T> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+        undo: impl FnOnce(&Fs, T) + Send + 'static,
+    ) {
+        let ticket = self.enter(req, reply);
+        let fs = Arc::clone(&self.fs);
+        self.workers.run(Box::new(move || {
+            let result = work(&fs);
+            match (ticket.take(), result) {
+                (Some(reply), Ok(value)) => answer(reply, value),
+                (Some(reply), Err(error)) => reply.fail(number(&error)),
+                (None, Ok(value)) => undo(&fs, value),
+                (None, Err(_)) => {}
+            }
+        }));
+    }
+
+    fn run<R: Answer, T: 'static>(
+        &self,
+        req: &Request,
+        reply: R,
+        work: impl FnOnce(&Fs) -> io::Result<T> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        self.run_or_undo(req, reply, work, answer, |_, _| {});
+    }
+
+    /// For operations whose answer gives the kernel a reference to a node.
+    fn run_entry(
+        &self,
+        req: &Request,
+        reply: ReplyEntry,
+        work: impl FnOnce(&Fs) -> io::Result<Attr> + Send + 'static,
+    ) {
+        let ttl = self.options.attribute_timeout;
+        let answer = move |reply: ReplyEntry, attr: Attr| reply.entry(&ttl, &file_attr(&attr), Generation(0));
+        self.run_or_undo(req, reply, work, answer, |fs, attr| fs.forget(attr.id, 1));
+    }
+
+    fn open_flags(&self, flags: i32, opened: Opened) -> FopenFlags {
+        let asked = flags & libc::O_DIRECT != 0;
+        if self.direct || asked {
+            FopenFlags::FOPEN_DIRECT_IO
+        } else if opened.keep_pages {
+            FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
+        }
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    let stat = &attr.stat;
+    let time = |secs: i64, nanos: u64| match u64::try_from(secs) {
+        Ok(secs) => UNIX_EPOCH + Duration::new(secs, nanos as u32),
+        Err(_) => UNIX_EPOCH - Duration::from_secs(secs.unsigned_abs()) + Duration::from_nanos(nanos),
+    };
+    FileAttr {
+        ino: INodeNo(attr.id),
+        size: stat.st_size.cast_unsigned(),
+        blocks: stat.st_blocks.cast_unsigned(),
+        atime: time(stat.st_atime, stat.st_atime_nsec),
+        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        crtime: UNIX_EPOCH,
+        kind: kind(Kind::from_raw_mode(stat.st_mode)),
+        perm: (stat.st_mode & 0o7777) as u16,
+        nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        rdev: stat.st_rdev as u32,
+        blksize: stat.st_blksize as u32,
+        flags: 0,
+    }
+}
+
+fn kind(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharacterDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        _ => FileType::RegularFile,
+    }
+}
+
+fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(at) => match at.duration_since(UNIX_EPOCH) {
+            Ok(after) => SetTime::At(after.as_secs().cast_signed(), after.subsec_nanos()),
+            Err(before) => {
+                let before = before.duration();
+                let nanos = before.subsec_nanos();
+                let borrow = i64::from(nanos > 0);
+                SetTime::At(-before.as_secs().cast_signed() - borrow, (1_000_000_000 - nanos) % 1_000_000_000)
+            }
+        },
+    }
+}
+
+fn xattr_answer(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send + 'static {
+    move |reply, value| {
+        if size == 0 {
+            reply.size(value.len() as u32);
+        } else if value.len() > size as usize {
+            reply.error(Errno::ERANGE);
+        } else {
+            reply.data(&value);
+        }
+    }
+}
+
+impl Filesystem for Front {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Each of these is an offer of newer kernels; without one the next best way is taken.
+        let wanted = [
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ];
+        for flag in wanted {
+            let _ = config.add_capabilities(flag);
+        }
+        // A direct file can be mapped shared only where the kernel allows it; else the mount stays cached.
+        self.direct = self.direct && config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
+        let _ = config.set_max_write(LARGEST);
+        if let Err(most) = config.set_max_readahead(LARGEST) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_background(BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run_entry(req, reply, move |fs| fs.lookup(&who, parent.0, &name));
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let ttl = self.options.attribute_timeout;
+        self.run(
+            req,
+            reply,
+            move |fs| fs.getattr(ino.0),
+            move |reply, attr| reply.attr(&ttl, &file_attr(&attr)),
+        );
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (who, ttl) = (caller(req), self.options.attribute_timeout);
+        let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let work = move |fs: &Fs| fs.setattr(&who, ino.0, fh.map(|h| h.0), &set);
+        self.run(req, reply, work, move |reply, attr| reply.attr(&ttl, &file_attr(&attr)));
+    }
+
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.run(req, reply, move |fs| fs.readlink(ino.0), |reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run_entry(req, reply, move |fs| fs.mknod(&who, parent.0, &name, (mode, umask), rdev.into()));
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run_entry(req, reply, move |fs| fs.mkdir(&who, parent.0, &name, mode, umask));
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run(req, reply, move |fs| fs.unlink(&who, parent.0, &name, false), |reply, ()| reply.ok());
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run(req, reply, move |fs| fs.unlink(&who, parent.0, &name, true), |reply, ()| reply.ok());
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (who, name, target) = (caller(req), name.to_owned(), target.to_owned());
+        self.run_entry(req, reply, move |fs| fs.symlink(&who, parent.0, &name, &target));
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (who, name, newname) = (caller(req), name.to_owned(), newname.to_owned());
+        let work = move |fs: &Fs| fs.rename(&who, (parent.0, &name), (newparent.0, &newname), flags.bits());
+        self.run(req, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let (who, name) = (caller(req), newname.to_owned());
+        self.run_entry(req, reply, move |fs| fs.link(&who, ino.0, newparent.0, &name));
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (who, direct) = (caller(req), self.open_flags(flags.0, Opened { handle: 0, keep_pages: false }));
+        let answer = move |reply: ReplyOpen, opened: Opened| {
+            let keep = if opened.keep_pages { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+            reply.opened(FileHandle(opened.handle), if direct.is_empty() { keep } else { direct });
+        };
+        let work = move |fs: &Fs| fs.open(&who, ino.0, flags.0);
+        self.run_or_undo(req, reply, work, answer, |fs, opened| fs.release(opened.handle));
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (who, name, ttl) = (caller(req), name.to_owned(), self.options.attribute_timeout);
+        let open_flags = self.open_flags(flags, Opened { handle: 0, keep_pages: false });
+        let work = move |fs: &Fs| fs.create(&who, parent.0, &name, (mode, umask), flags);
+        let answer = move |reply: ReplyCreate, (attr, opened): (Attr, Opened)| {
+            let handle = FileHandle(opened.handle);
+            reply.created(&ttl, &file_attr(&attr), Generation(0), handle, open_flags);
+        };
+        self.run_or_undo(req, reply, work, answer, |fs, (attr, opened)| {
+            fs.release(opened.handle);
+            fs.forget(attr.id, 1);
+        });
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let open = match self.fs.file(fh.0) {
+            Ok(open) => open,
+            Err(error) => return reply.fail(number(&error)),
+        };
+        let ticket = self.enter(req, reply);
+        let answer = move |result: io::Result<&[u8]>| {
+            let Some(reply) = ticket.take() else { return };
+            match result {
+                Ok(bytes) => reply.data(bytes),
+                Err(error) => reply.fail(number(&error)),
+            }
+        };
+        self.fs.reads().read(&open, offset, size, Box::new(answer));
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (who, data) = (caller(req), data.to_vec());
+        let work = move |fs: &Fs| fs.write(&who, fh.0, offset, &data);
+        self.run(req, reply, work, |reply, written| reply.written(written as u32));
+    }
+
+    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        self.run(req, reply, move |fs| fs.flush(fh.0), |reply, ()| reply.ok());
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        // Closing may wait for the backend; nobody waits for the answer.
+        let fs = Arc::clone(&self.fs);
+        self.workers.run(Box::new(move || {
+            fs.release(fh.0);
+            reply.ok();
+        }));
+    }
+
+    fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.run(req, reply, move |fs| fs.fsync(fh.0, datasync), |reply, ()| reply.ok());
+    }
+
+    fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let who = caller(req);
+        let answer = |reply: ReplyOpen, handle| reply.opened(FileHandle(handle), FopenFlags::empty());
+        let work = move |fs: &Fs| fs.opendir(&who, ino.0);
+        self.run_or_undo(req, reply, work, answer, |fs, handle| fs.releasedir(handle));
+    }
+
+    fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        // The reply holds the kernel's buffer, so the names are collected first and put in when somebody still waits.
+        let work = move |fs: &Fs| {
+            let (mut entries, mut room) = (Vec::new(), DIRECTORY_BYTES);
+            fs.readdir(fh.0, offset, |entry| {
+                let size = 32 + entry.name.len();
+                let full = size > room;
+                if !full {
+                    room -= size;
+                    entries.push(entry.clone());
+                }
+                full
+            })?;
+            Ok(entries)
+        };
+        self.run(req, reply, work, |mut reply, entries| {
+            for e in entries {
+                if reply.add(INodeNo(e.inode), e.next, kind(e.kind), &e.name) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.releasedir(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.run(req, reply, move |fs| fs.fsyncdir(fh.0), |reply, ()| reply.ok());
+    }
+
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.run(
+            req,
+            reply,
+            move |fs| fs.statfs(ino.0),
+            |reply, s| {
+                let (size, fragment) = (s.f_bsize as u32, s.f_frsize as u32);
+                let name = s.f_namemax as u32;
+                reply.statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, size, name, fragment);
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (who, name, value) = (caller(req), name.to_owned(), value.to_vec());
+        let work = move |fs: &Fs| fs.setxattr(&who, ino.0, &name, &value, flags);
+        self.run(req, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run(req, reply, move |fs| fs.getxattr(&who, ino.0, &name), xattr_answer(size));
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let who = caller(req);
+        self.run(req, reply, move |fs| fs.listxattr(&who, ino.0), xattr_answer(size));
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (who, name) = (caller(req), name.to_owned());
+        self.run(req, reply, move |fs| fs.removexattr(&who, ino.0, &name), |reply, ()| reply.ok());
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // With default_permissions the kernel decides and does not ask; an older one that does is told to.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let who = caller(req);
+        let work = move |fs: &Fs| fs.fallocate(&who, fh.0, mode, offset, length);
+        self.run(req, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn lseek(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let work = move |fs: &Fs| fs.lseek(fh.0, offset, whence);
+        self.run(req, reply, work, |reply, at| reply.offset(at.cast_signed()));
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let work = move |fs: &Fs| fs.copy_file_range((fh_in.0, offset_in), (fh_out.0, offset_out), len);
+        self.run(req, reply, work, |reply, copied| reply.written(copied as u32));
+    }
+}

@@ -1,0 +1,198 @@
+//! The command line of the storage sidecar.
+#![forbid(unsafe_code)]
+
+mod client;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use migshare_storage::config::{
+    CacheConfig, Config, MountConfig, default_attributes, default_rescue, parse_size,
+};
+use migshare_storage::policy::PolicyName;
+use migshare_storage::sidecar::{Sidecar, block_signals};
+
+/// A cached view of a remote file system that reads clean hits from the cache and the network at once.
+#[derive(Parser)]
+#[command(name = "migshare-storage", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mount a cached view of BACKEND at MOUNT and serve it until it is unmounted or told to stop.
+    Mount(MountArgs),
+    /// Mount everything that a configuration file names, over one cache.
+    Serve {
+        /// TOML file; see the example in storage/README.md.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Show rates of a mount, refreshed every second.
+    Status {
+        /// A mount, or any path below it.
+        mount: PathBuf,
+        /// Print one JSON object per second.
+        #[arg(long)]
+        json: bool,
+        /// Stop after so many lines.
+        #[arg(long)]
+        count: Option<u64>,
+    },
+    /// Print the counters of a mount since its start.
+    Stats {
+        /// A mount, or any path below it.
+        mount: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what of a file is cached, and why its reads go where they go.
+    Explain {
+        /// A file on a mount.
+        path: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop files from the cache.
+    Forget {
+        /// Files or directories on a mount.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Read files into the cache, with progress.
+    Warm {
+        /// Files or directories on a mount.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Keep them from eviction until they are forgotten or the sidecar ends.
+        #[arg(long)]
+        pin: bool,
+        /// Print JSON at the end.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change the policy of a running mount.
+    Policy {
+        /// The mount.
+        mount: PathBuf,
+        /// The policy.
+        policy: PolicyName,
+    },
+    /// Measure the two ends of a Perf Profile for the netcas policy on a cached file.
+    Profile {
+        /// A large, fully cached file on a mount (see `warm`).
+        file: PathBuf,
+        /// Where the table goes (CSV).
+        #[arg(long)]
+        out: PathBuf,
+        /// Seconds per cell.
+        #[arg(long, default_value_t = 2)]
+        seconds: u64,
+    },
+}
+
+#[derive(Args)]
+struct MountArgs {
+    /// Directory of the remote file system.
+    backend: PathBuf,
+    /// Empty directory where the cached view appears.
+    mount: PathBuf,
+    /// Directory on local storage for the cache; made if missing.
+    #[arg(long)]
+    cache: PathBuf,
+    /// Size of the cache, as in 200G.
+    #[arg(long, value_parser = parse_size)]
+    size: u64,
+    /// Which copy serves clean hits.
+    #[arg(long, default_value_t)]
+    policy: PolicyName,
+    /// Perf Profile (CSV) for the netcas policy.
+    #[arg(long)]
+    profile: Option<PathBuf>,
+    /// Row of the profile: queue depth and jobs.
+    #[arg(long, num_args = 2, value_names = ["DEPTH", "JOBS"], default_values_t = [16, 1])]
+    profile_key: Vec<u32>,
+    /// Read hits at the backend only while it is not congested.
+    #[arg(long)]
+    polite: bool,
+    /// Most bytes of hits in flight at the backend, as in 16M.
+    #[arg(long, value_parser = parse_size)]
+    max_backend_bytes: Option<u64>,
+    /// Bypass the kernel's page cache.
+    #[arg(long)]
+    direct: bool,
+    /// Fail with EIO when the backend is silent for so many seconds; without it, requests wait (hard).
+    #[arg(long, value_name = "SECONDS")]
+    soft: Option<u64>,
+    /// Ask the other copy of a hit when the first one is silent for so many milliseconds.
+    #[arg(long, default_value_t = default_rescue())]
+    rescue_ms: u64,
+    /// How long the kernel may believe names and attributes, in milliseconds.
+    #[arg(long, default_value_t = default_attributes())]
+    attributes_ms: u64,
+    /// File for the Prometheus node exporter's textfile collector.
+    #[arg(long)]
+    metrics_file: Option<PathBuf>,
+}
+
+impl MountArgs {
+    fn into_config(self) -> Config {
+        let key = [self.profile_key[0], self.profile_key[1]];
+        Config {
+            cache: CacheConfig { dir: self.cache, size: self.size },
+            mounts: vec![MountConfig {
+                backend: self.backend,
+                at: self.mount,
+                policy: self.policy,
+                profile: self.profile,
+                profile_key: key,
+                polite: self.polite,
+                max_backend_bytes: self.max_backend_bytes,
+                direct: self.direct,
+                soft_timeout_s: self.soft,
+                rescue_ms: self.rescue_ms,
+                attributes_ms: self.attributes_ms,
+            }],
+            metrics_file: self.metrics_file,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("migshare-storage: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Mount(args) => serve(args.into_config()),
+        Command::Serve { config } => serve(Config::read(&config)?),
+        Command::Status { mount, json, count } => client::status(&mount, json, count),
+        Command::Stats { mount, json } => client::stats(&mount, json),
+        Command::Explain { path, json } => client::explain(&path, json),
+        Command::Forget { paths } => client::forget(&paths),
+        Command::Warm { paths, pin, json } => client::warm(&paths, pin, json),
+        Command::Policy { mount, policy } => client::set_policy(&mount, policy),
+        Command::Profile { file, out, seconds } => client::profile(&file, &out, seconds),
+    }
+}
+
+fn serve(config: Config) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MIGSHARE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fuser=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    block_signals().context("cannot block signals")?;
+    Sidecar::start(config)?.run()?;
+    Ok(())
+}

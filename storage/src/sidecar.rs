@@ -1,0 +1,242 @@
+//! Puts the parts together: one cache, its mounts, the housekeeping, and the end of it all.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use thiserror::Error;
+
+use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
+use crate::config::{Config, ConfigError, MountConfig};
+use crate::fs::{Fs, Identity, ReadPath, ReadSettings};
+use crate::fuse::{MountOptions, Mounted, mount};
+use crate::io::Engine;
+use crate::policy::WindowConfig;
+
+/// Threads of the blocking engine.
+const READ_THREADS: usize = 64;
+/// How often the cache is made durable, and the metrics file is written.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(200);
+
+/// Why the sidecar cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheDirError),
+    /// FUSE is not there.
+    #[error("{0}: load the fuse module and allow access to /dev/fuse (in a container: --device /dev/fuse)")]
+    NoFuse(io::Error),
+    /// The mount was refused.
+    #[error("cannot mount at {at}: {source}; without root, fusermount3 (package fuse3) must be installed")]
+    Mount {
+        /// The mount point.
+        at: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("cannot {what}: {source}")]
+    Other {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A running sidecar.
+pub struct Sidecar {
+    cache: Arc<Cache<FileStore>>,
+    mounts: Vec<Running>,
+    metrics_file: Option<PathBuf>,
+}
+
+struct Running {
+    at: PathBuf,
+    mounted: Mounted,
+    reads: Arc<ReadPath>,
+}
+
+impl Sidecar {
+    /// Checks the configuration, opens the cache and mounts everything.
+    ///
+    /// # Errors
+    /// See [`StartError`]. What was mounted before the failure is unmounted.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let config = config.check()?;
+        std::fs::File::open("/dev/fuse").map_err(StartError::NoFuse)?;
+        // Every node that the kernel knows holds a descriptor.
+        let _ = raise_file_limit();
+        let cache = Arc::new(Cache::open(&config.cache.dir, config.cache.size)?);
+        let mut sidecar = Self { cache, mounts: Vec::new(), metrics_file: config.metrics_file };
+        for mount in &config.mounts {
+            match sidecar.add(mount) {
+                Ok(running) => sidecar.mounts.push(running),
+                Err(error) => {
+                    sidecar.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(sidecar)
+    }
+
+    fn add(&self, config: &MountConfig) -> Result<Running, StartError> {
+        let other = |what| move |source| StartError::Other { what, source };
+        let service = rustix::process::geteuid().is_root();
+        let settings = ReadSettings {
+            policy: config.policy,
+            window: WindowConfig { polite: config.polite, max_backend_bytes: config.max_backend_bytes },
+            profile: config.read_profile()?,
+            rescue_after: Duration::from_millis(config.rescue_ms),
+            ..ReadSettings::default()
+        };
+        let engine = Engine::start(READ_THREADS).map_err(other("start the read engine"))?;
+        let id = backend_id(&config.backend).map_err(other("find the mount of the backend"))?;
+        let reads = ReadPath::new(Arc::clone(&self.cache), engine, settings, id)
+            .map_err(other("start the read path"))?;
+        let identity = if service { Identity::Caller } else { Identity::Own };
+        let fs = Fs::new(&config.backend, identity, Arc::clone(&reads)).map_err(other("open the backend"))?;
+        let options = MountOptions {
+            service,
+            direct: config.direct,
+            attribute_timeout: Duration::from_millis(config.attributes_ms),
+            soft: config.soft(),
+            source: config.backend.display().to_string(),
+        };
+        let mounted = mount(Arc::new(fs), &config.at, options)
+            .map_err(|source| StartError::Mount { at: config.at.clone(), source })?;
+        tracing::info!(
+            "mounted {} at {}, policy {}",
+            config.backend.display(),
+            config.at.display(),
+            config.policy
+        );
+        Ok(Running { at: config.at.clone(), mounted, reads })
+    }
+
+    /// Runs until SIGTERM, SIGINT or SIGHUP, or until everything was unmounted from outside. The signals must be
+    /// blocked in all threads ([`block_signals`]).
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub fn run(self) -> io::Result<()> {
+        let signals =
+            SignalFd::with_flags(&ending_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let mut last = Instant::now();
+        while signals.read_signal()?.is_none() && !self.mounts.iter().all(|m| m.mounted.is_over()) {
+            std::thread::sleep(TICK);
+            if last.elapsed() >= HOUSEKEEPING {
+                self.keep_house();
+                last = Instant::now();
+            }
+        }
+        self.stop();
+        Ok(())
+    }
+
+    fn keep_house(&self) {
+        if let Err(error) = self.cache.sync() {
+            tracing::warn!("the cache could not be synced: {error}");
+        }
+        if let Some(path) = &self.metrics_file
+            && let Err(error) = write_whole(path, &self.metrics())
+        {
+            tracing::warn!("metrics file {}: {error}", path.display());
+        }
+    }
+
+    /// Unmounts everything and makes the cache durable.
+    pub fn stop(self) {
+        for running in self.mounts {
+            running.mounted.unmount(&running.at);
+            running.reads.close();
+        }
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        for (index, metric) in crate::fs::reads::METRICS.iter().enumerate() {
+            let name = metric.name;
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# HELP migshare_storage_{name} {}", metric.help);
+            let _ = writeln!(text, "# TYPE migshare_storage_{name} counter");
+            for running in &self.mounts {
+                let value = running.reads.stats().values().nth(index).map_or(0, |(_, v)| v);
+                let at = running.at.display();
+                let _ = writeln!(text, "migshare_storage_{name}{{mount=\"{at}\"}} {value}");
+            }
+        }
+        let (used, all) = self.cache.usage();
+        let counters = &self.cache.counters;
+        for (name, kind, value) in [
+            ("cache_used_bytes", "gauge", u64::from(used) * EXTENT),
+            ("cache_size_bytes", "gauge", u64::from(all) * EXTENT),
+            ("cache_filled_bytes_total", "counter", counters.filled_bytes.load(Ordering::Relaxed)),
+            ("cache_evictions_total", "counter", counters.evictions.load(Ordering::Relaxed)),
+            ("cache_corrupt_blocks_total", "counter", counters.corrupt_blocks.load(Ordering::Relaxed)),
+            ("cache_write_errors_total", "counter", counters.write_errors.load(Ordering::Relaxed)),
+        ] {
+            let _ = writeln!(text, "# TYPE migshare_storage_{name} {kind}\nmigshare_storage_{name} {value}");
+        }
+        text
+    }
+}
+
+/// Blocks the signals that [`Sidecar::run`] waits for; to be called before any thread is started.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn block_signals() -> io::Result<()> {
+    Ok(ending_signals().thread_block()?)
+}
+
+fn ending_signals() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+fn raise_file_limit() -> nix::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error()))
+}
+
+/// A file that readers never see half written.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(&new, path)
+}
+
+/// Identity of the file system below a path that survives a remount: its source and type in the mount table. Two file
+/// systems with the same identity are still told apart by the birth and change times of their files.
+fn backend_id(backend: &Path) -> io::Result<u64> {
+    let device = std::fs::metadata(backend)?.dev();
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let identity =
+        table.lines().find(|l| l.split(' ').nth(2) == Some(&number)).and_then(|l| l.split_once(" - "));
+    let identity = identity.map_or_else(
+        || backend.display().to_string(),
+        |(_, tail)| tail.split(' ').take(2).collect::<Vec<_>>().join(" "),
+    );
+    // FNV-1a: the value is stored on disk, so it must not change with the compiler's hasher.
+    let hash = identity
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    Ok(hash)
+}

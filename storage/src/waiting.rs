@@ -1,0 +1,166 @@
+//! Requests under way, and who may stop waiting for them.
+//!
+//! The kernel's FUSE_INTERRUPT cannot be used: the FUSE crate refuses it, after which the kernel does not ask again. So a
+//! request that takes long is looked at instead: a caller that has a fatal signal pending is answered EINTR and dies at once,
+//! and with `soft` a request that is over its time is answered EIO. What the backend says later is dropped.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How often waiting requests are looked at, and from what age on.
+const TICK: Duration = Duration::from_millis(100);
+
+type Cancel = Box<dyn FnOnce(i32) + Send>;
+
+struct Entry {
+    since: Instant,
+    pid: u32,
+    cancel: Cancel,
+}
+
+/// The list of requests under way.
+#[derive(Default)]
+pub struct Waiting {
+    entries: Mutex<Entries>,
+    /// `soft`: most time a request may take.
+    soft: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Entries {
+    next: u64,
+    by_age: BTreeMap<u64, Entry>,
+}
+
+/// An answer that is given once: by the operation, or by who stops the wait.
+pub struct Ticket<R> {
+    answer: Arc<Mutex<Option<R>>>,
+    id: u64,
+    list: Weak<Waiting>,
+}
+
+impl Waiting {
+    /// An empty list, with its thread. `soft`: EIO after that time; `None`: wait for ever.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(soft: Option<Duration>) -> io::Result<Arc<Self>> {
+        let list = Arc::new(Self { entries: Mutex::default(), soft });
+        let weak = Arc::downgrade(&list);
+        let watch = move || {
+            while let Some(list) = weak.upgrade() {
+                list.look();
+                drop(list);
+                std::thread::sleep(TICK);
+            }
+        };
+        std::thread::Builder::new().name("waiting".into()).spawn(watch)?;
+        Ok(list)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request of thread `pid` begins; `fail` answers it with an error number.
+    pub fn enter<R: Send + 'static>(self: &Arc<Self>, pid: u32, answer: R, fail: fn(R, i32)) -> Ticket<R> {
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let ours = Arc::clone(&answer);
+        let cancel: Cancel = Box::new(move |errno| {
+            let taken = ours.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(answer) = taken {
+                fail(answer, errno);
+            }
+        });
+        let mut entries = self.entries();
+        let id = entries.next;
+        entries.next += 1;
+        entries.by_age.insert(id, Entry { since: Instant::now(), pid, cancel });
+        Ticket { answer, id, list: Arc::downgrade(self) }
+    }
+
+    fn look(&self) {
+        let over: Vec<(Entry, i32)> = {
+            let mut entries = self.entries();
+            let old = entries.by_age.iter().take_while(|(_, e)| e.since.elapsed() >= TICK);
+            let over: Vec<(u64, i32)> = old.filter_map(|(id, e)| Some((*id, self.verdict(e)?))).collect();
+            over.into_iter().filter_map(|(id, errno)| Some((entries.by_age.remove(&id)?, errno))).collect()
+        };
+        for (entry, errno) in over {
+            if errno == libc::EIO {
+                tracing::warn!("a request of pid {} took longer than the soft timeout: EIO", entry.pid);
+            }
+            (entry.cancel)(errno);
+        }
+    }
+
+    fn verdict(&self, entry: &Entry) -> Option<i32> {
+        if self.soft.is_some_and(|most| entry.since.elapsed() >= most) {
+            Some(libc::EIO)
+        } else if is_being_killed(entry.pid) {
+            Some(libc::EINTR)
+        } else {
+            None
+        }
+    }
+
+    /// Requests under way.
+    pub fn len(&self) -> usize {
+        self.entries().by_age.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<R> Ticket<R> {
+    /// Takes the answer; `None` when the wait was stopped.
+    pub fn take(self) -> Option<R> {
+        if let Some(list) = self.list.upgrade() {
+            list.entries().by_age.remove(&self.id);
+        }
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Whether a thread has SIGKILL pending. Every fatal signal of a process ends as a pending SIGKILL of its threads (kernel,
+/// complete_signal()).
+fn is_being_killed(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| {
+        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    });
+    let kill = 1 << (libc::SIGKILL - 1);
+    pending.fold(0, |all, one| all | one) & kill != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_soft_timeout_answers_once_and_the_late_result_is_dropped() {
+        let list = Waiting::start(Some(Duration::from_millis(1))).unwrap();
+        let (tx, rx) = mpsc::channel();
+        let ticket = list.enter(std::process::id(), tx, |tx, errno| tx.send(errno).unwrap());
+        assert_eq!(rx.recv_timeout(Duration::from_secs(30)), Ok(libc::EIO));
+        assert!(ticket.take().is_none());
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn a_hard_wait_is_not_stopped_while_its_caller_lives() {
+        let list = Waiting::start(None).unwrap();
+        let (tx, rx) = mpsc::channel::<i32>();
+        let ticket = list.enter(std::process::id(), tx, |tx, errno| tx.send(errno).unwrap());
+        assert!(rx.recv_timeout(TICK * 3).is_err());
+        assert!(ticket.take().is_some());
+    }
+}
