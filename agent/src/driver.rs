@@ -13,14 +13,16 @@
 //! It blocks in fsync, which is why it is a thread of its own: requests that come meanwhile share the next fsync. It
 //! decides nothing about leaves; that is the policy's.
 
+mod mode;
 mod outlook;
 mod told;
 mod turn;
 
-use crate::hardware::Opened;
+use crate::hardware::{Opened, Order};
 use crate::journal::Journal;
 use migshare_policy::node::{Ask, Effect, Node, Rules, Seen, Service};
 use migshare_policy::record::Holder;
+use migshare_policy::topology::GpuReport;
 use migshare_proto::Reply;
 use migshare_proto::status::Status;
 use std::collections::BTreeSet;
@@ -101,7 +103,8 @@ pub struct Driver {
     node: Node,
     journal: Journal,
     opened: Option<Opened>,
-    hardware: mpsc::Sender<Effect>,
+    hardware: mpsc::Sender<Order>,
+    switches: mode::Switches,
     outlets: Outlets,
     waiting: Vec<Waiting>,
     /// When to try to repair a broken journal.
@@ -122,7 +125,7 @@ impl Driver {
         about: About,
         books: migshare_policy::Books,
         journal: Journal,
-        hardware: mpsc::Sender<Effect>,
+        hardware: mpsc::Sender<Order>,
         outlets: Outlets,
     ) -> Driver {
         let node = Node::new(about.rules.clone(), books, about.boot.clone());
@@ -132,6 +135,7 @@ impl Driver {
             journal,
             opened: None,
             hardware,
+            switches: mode::Switches::default(),
             outlets,
             waiting: Vec::new(),
             repair: None,
@@ -197,6 +201,9 @@ impl Driver {
                 Event::Status(reply) => status.push(reply),
                 Event::Seen(seen) => {
                     told::seen(&seen);
+                    if let Seen::Scan(reports) = &seen {
+                        self.mind_the_mode(reports);
+                    }
                     self.node.observe(now(), seen);
                 }
                 Event::NvmlOpened(opened) => self.nvml_opened(opened),
@@ -229,10 +236,19 @@ impl Driver {
     }
 
     fn carry_out(&self, effects: Vec<Effect>) {
-        for effect in effects {
-            if self.hardware.send(effect).is_err() {
-                tracing::error!("the hardware thread is gone");
-            }
+        effects.into_iter().map(Order::Effect).for_each(|order| self.order(order));
+    }
+
+    fn order(&self, order: Order) {
+        if self.hardware.send(order).is_err() {
+            tracing::error!("the hardware thread is gone");
+        }
+    }
+
+    fn mind_the_mode(&mut self, reports: &[GpuReport]) {
+        for gpu in self.switches.due(reports, self.node.books(), Instant::now()) {
+            tracing::info!(%gpu, "MIG mode of a counted gpu is off: switching it on");
+            self.order(Order::MigOn(gpu));
         }
     }
 }

@@ -3,12 +3,21 @@
 //! a thread of their own.
 
 use crate::driver::{Event, Inbox};
-use migshare_nvml::{NvmlError, Session, Versions};
+use migshare_nvml::{MigChange, NvmlError, Session, Versions};
 use migshare_policy::node::{Effect, Seen};
 use migshare_policy::record::LeafId;
 use migshare_proto::GpuUuid;
 use std::path::PathBuf;
 use std::sync::mpsc;
+
+/// What the thread is told to do.
+#[derive(Debug)]
+pub enum Order {
+    /// What the policy wants.
+    Effect(Effect),
+    /// Switch MIG mode on, then look at all GPUs.
+    MigOn(GpuUuid),
+}
 
 /// How NVML is found.
 #[derive(Debug, Clone)]
@@ -29,16 +38,19 @@ pub struct Opened {
 }
 
 /// Starts the thread. It ends when the sender is dropped.
-pub fn start(source: Source, inbox: Inbox) -> std::io::Result<mpsc::Sender<Effect>> {
-    let (effects, queue) = mpsc::channel();
+pub fn start(source: Source, inbox: Inbox) -> std::io::Result<mpsc::Sender<Order>> {
+    let (orders, queue) = mpsc::channel();
     let run = move || {
         let mut hardware = Hardware { source, inbox, session: None };
-        for effect in queue {
-            hardware.carry_out(effect);
+        for order in queue {
+            match order {
+                Order::Effect(effect) => hardware.carry_out(effect),
+                Order::MigOn(gpu) => hardware.mig_on(&gpu),
+            }
         }
     };
     std::thread::Builder::new().name("nvml".to_owned()).spawn(run)?;
-    Ok(effects)
+    Ok(orders)
 }
 
 struct Hardware {
@@ -50,20 +62,31 @@ struct Hardware {
 impl Hardware {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Scan => {
-                let seen = match self.with(Session::scan) {
-                    Ok(reports) => Seen::Scan(reports),
-                    Err(e) => {
-                        // A library that does not answer as a whole is opened anew.
-                        self.session = None;
-                        Seen::NvmlDead(e.to_string())
-                    }
-                };
-                self.tell(seen);
-            }
+            Effect::Scan => self.scan(),
             Effect::Create { leaf, profile } => self.create(leaf, profile),
             Effect::Destroy { leaf, gi } => self.destroy(leaf, gi),
         }
+    }
+
+    fn scan(&mut self) {
+        let seen = match self.with(Session::scan) {
+            Ok(reports) => Seen::Scan(reports),
+            Err(e) => {
+                // A library that does not answer as a whole is opened anew.
+                self.session = None;
+                Seen::NvmlDead(e.to_string())
+            }
+        };
+        self.tell(seen);
+    }
+
+    fn mig_on(&mut self, gpu: &GpuUuid) {
+        match self.with(|s| s.set_mig(gpu, true)) {
+            Ok(MigChange::Active) => tracing::info!(%gpu, "MIG mode is on"),
+            Ok(change) => tracing::error!(%gpu, ?change, "MIG mode stays off until the gpu is reset"),
+            Err(e) => tracing::error!(%gpu, error = %e, "MIG mode cannot be switched on"),
+        }
+        self.scan();
     }
 
     fn create(&mut self, leaf: LeafId, profile: u32) {

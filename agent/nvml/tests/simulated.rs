@@ -120,7 +120,7 @@ fn an_instance_stands_where_it_was_asked_for_and_is_gone_when_destroyed() {
                 "as nv-caps.c counts them"
             );
             let reports = bench.scan();
-            assert_eq!(reports[1].instances, [made.clone()]);
+            assert_eq!(reports[1].instances, std::slice::from_ref(&made));
             assert!(reports[0].instances.is_empty());
             assert!(bench.session.create(&gpu.uuid, 19, at(5, 1)).unwrap_err().insufficient());
             bench.session.destroy(&gpu.uuid, made.gi).unwrap();

@@ -93,7 +93,7 @@ fn live_and_judge(mut rig: Rig, command: Command) -> bool {
     }
     rig.clear_faults();
     rig.start();
-    judge(&told, &rig.try_status().unwrap(), &rig);
+    judge(&told, &rig.settled(), &rig);
     // The next life works as if nothing had been.
     let mut told = Told::default();
     for job in 1..=4 {

@@ -1,9 +1,9 @@
 //! What a new agent makes of what it finds.
 
 use crate::rig::{Holder, Rig};
-use migshare_proto::status::LeafState;
+use migshare_proto::status::{GpuState, LeafState};
 use nvidia_ml::code::Code;
-use nvidia_ml::machine::Condition;
+use nvidia_ml::machine::{Condition, MigMode};
 
 #[test]
 fn leases_and_grants_survive_kill_minus_nine() {
@@ -90,4 +90,20 @@ fn an_instance_that_cannot_be_made_is_tried_again() {
     rig.fault("nvmlDeviceCreateGpuInstanceWithPlacement", 3, Some(1), Moment::Before, refuse);
     rig.start();
     assert!(rig.log().contains("IN_USE"));
+}
+
+#[test]
+fn mig_mode_that_was_switched_off_comes_back_and_one_never_counted_stays_off() {
+    let mut rig = Rig::new(2).with("[slurm]\ndrain = false\nsqueue = \"/bin/false\"\ninterval = 1\n");
+    rig.change(|m| m.gpu_mut(1).unwrap().mig = MigMode { current: false, pending: false });
+    rig.launch(rig.command());
+    rig.until("the first gpu", |s| s.usable == 7 && s.gpus[0].leaves.len() == 7);
+    rig.change(|m| {
+        let gpu = m.gpu_mut(0).unwrap();
+        gpu.instances.clear();
+        gpu.mig = MigMode { current: false, pending: false };
+    });
+    rig.until("the mode again", |s| s.usable == 7 && s.gpus[0].leaves.iter().all(|l| l.generation == 2));
+    assert_eq!(rig.try_status().unwrap().gpus[1].state, GpuState::MigOff);
+    assert!(!rig.machine().gpus[1].mig.current);
 }

@@ -4,7 +4,7 @@ use migshare_proto::message::{
     CloseLease, GrantReply, GrantStep, LeaseReply, OpenLease, ReleaseGrant, Reply, Request, Shape,
     StatusQuery,
 };
-use migshare_proto::status::Status;
+use migshare_proto::status::{GpuStatus, Status};
 use migshare_proto::{Client, ClientError, JobKey, StepId};
 use nvidia_ml::config::Config;
 use nvidia_ml::fault::{Effect, Fault, Moment};
@@ -85,10 +85,10 @@ impl Rig {
     /// Waits until every GPU has its seven leaves and nothing is wrong.
     pub(crate) fn settled(&mut self) -> Status {
         let whole = |s: &Status| {
-            s.problems.is_empty()
-                && s.counted > 0
-                && s.usable == s.counted
-                && s.gpus.iter().all(|g| g.leaves.len() == 7)
+            let full = |g: &GpuStatus| {
+                g.leaves.len() == 7 && g.leaves.iter().all(|l| l.generation > 0 && !l.uuid.is_empty())
+            };
+            s.problems.is_empty() && s.counted > 0 && s.usable == s.counted && s.gpus.iter().all(full)
         };
         self.until("all leaves", whole)
     }
@@ -162,7 +162,13 @@ impl Rig {
         }
     }
 
-    pub(crate) fn grant(&self, job: u32, step: u32, leaves: u32, holder: u32) -> Result<GrantReply, ClientError> {
+    pub(crate) fn grant(
+        &self,
+        job: u32,
+        step: u32,
+        leaves: u32,
+        holder: u32,
+    ) -> Result<GrantReply, ClientError> {
         let request = GrantStep {
             job: key(job),
             step: StepId(step),
