@@ -20,13 +20,11 @@ pub(crate) fn nine_leaves(cluster: &mut Cluster) -> Result<String> {
 /// Two steps of one job run at the same time; the agent's picture is shown while they do.
 pub(crate) fn two_steps(cluster: &mut Cluster) -> Result<String> {
     let options = "-N1 -n4 --gres=mig:4 --mig-share";
-    let script = "srun --exact -n2 --gres=mig:2 hold steps &\nsrun --exact -n2 --gres=mig:2 hold steps &\nwait";
+    let script =
+        "srun --exact -n2 --gres=mig:2 hold steps &\nsrun --exact -n2 --gres=mig:2 hold steps &\nwait";
     println!("$ sbatch {options} <<'EOF'\n{script}\nEOF");
     let job = cluster.user().sbatch(options, script)?;
-    wait::until("four tasks at once", || {
-        let holding = job.output().matches("holding steps").count();
-        if holding == 4 { Ok(()) } else { Err(job.output()) }
-    })?;
+    job.until_printed(4, "holding steps")?;
     show_status(cluster, &job.field("NodeList")?)?;
     cluster.release("steps")?;
     job.until_completed()?;
@@ -56,7 +54,10 @@ fn show(seen: &[Sight]) {
     for task in seen {
         let number = task.task.unwrap_or_default();
         for leaf in &task.leaves {
-            println!("  {} task {number}: NVML shows {} {} ({} MiB)", task.node, leaf.uuid, leaf.name, leaf.memory_mib);
+            println!(
+                "  {} task {number}: NVML shows {} {} ({} MiB)",
+                task.node, leaf.uuid, leaf.name, leaf.memory_mib
+            );
         }
     }
 }
@@ -64,7 +65,8 @@ fn show(seen: &[Sight]) {
 /// The status of a node as an admin sees it, and whether it knows the job's four leaves.
 fn show_status(cluster: &mut Cluster, node: &str) -> Result {
     let socket = cluster.node(node).home.socket();
-    let Outcome { stdout, .. } = cluster.root().run(&format!("migshare --socket {} status", socket.display()))?.ok()?;
+    let Outcome { stdout, .. } =
+        cluster.root().run(&format!("migshare --socket {} status", socket.display()))?.ok()?;
     println!("$ migshare status        # on {node}, meanwhile\n{}", stdout.trim_end());
     let leased = cluster.node(node).leased()?;
     ensure(leased == 4, || format!("{leased} leaves leased on {node}, not 4"))

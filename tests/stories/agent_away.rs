@@ -22,10 +22,10 @@ fn a_running_job_goes_on_and_a_step_in_it_is_told() {
     story(Site::ONE_NODE, |cluster| {
         let script = "hold script; srun -n1 leaf-witness && echo unexpected; echo after";
         let job = cluster.user().sbatch("-n1 --gres=mig:2 --mig-share", script)?;
-        job.until_printed("holding script")?;
+        job.until_printed(1, "holding script")?;
         cluster.node("n1").kill_agent();
         cluster.release("script")?;
-        job.until_printed("after")?;
+        job.until_printed(1, "after")?;
         let output = job.output();
         ensure(output.contains("migshare") && !output.contains("unexpected"), || output)?;
         cluster.node("n1").start_agent().map(drop)

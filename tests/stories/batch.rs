@@ -17,7 +17,7 @@ fn the_script_sees_its_leaves_while_a_step_uses_some() {
         let script = "srun -n1 --exact --gres=mig:2 hold step & until [ -e $HOME/look ]; do sleep 0.05; done\n\
                       leaf-witness; wait";
         let job = cluster.user().sbatch("-n2 --gres=mig:3 --mig-share", script)?;
-        job.until_printed("holding step")?;
+        job.until_printed(1, "holding step")?;
         migshare_harness::artifacts::write(&cluster.work().join("look"), "")?;
         migshare_harness::wait::until("a look by the script", || match job.sights() {
             Ok(seen) if seen.len() == 2 => Ok(()),
@@ -46,7 +46,7 @@ fn directives_in_the_script_are_options() {
 #[test]
 fn a_job_without_its_users_environment_gets_its_leaves() {
     story(Site::ONE_NODE, |cluster| {
-        let script = "echo script=$MIGSHARE_LEAF_COUNT; srun -n2 sh -c 'echo task=$MIGSHARE_LEAF_COUNT'";
+        let script = "echo script=$MIGSHARE_LEAF_COUNT; srun -n2 /bin/sh -c 'echo task=$MIGSHARE_LEAF_COUNT'";
         let job = cluster.user().sbatch("--export=NONE -n2 --mig-share=2", script)?;
         job.until_completed()?;
         let output = job.output();
@@ -57,11 +57,9 @@ fn a_job_without_its_users_environment_gets_its_leaves() {
 #[test]
 fn every_task_of_an_array_is_a_job_of_its_own() {
     story(Site::ONE_NODE, |cluster| {
-        let job = cluster.user().sbatch("--array=1-4 --open-mode=append --gres=mig:3 --mig-share", "hold all")?;
-        migshare_harness::wait::until("four jobs at once", || {
-            let holding = job.output().matches("holding all").count();
-            if holding == 4 { Ok(()) } else { Err(job.output()) }
-        })?;
+        let job =
+            cluster.user().sbatch("--array=1-4 --open-mode=append --gres=mig:3 --mig-share", "hold all")?;
+        job.until_printed(4, "holding all")?;
         cluster.release("all")?;
         cluster.until_idle()?;
         sight::each_has_own(&job.sights()?, 4, 3)

@@ -15,7 +15,7 @@ fn a_job_that_did_not_ask_has_no_leaf() {
 #[test]
 fn variables_from_outside_do_not_reach_its_tasks() {
     story(Site::ONE_NODE, |cluster| {
-        let line = "env CUDA_VISIBLE_DEVICES=MIG-1 NVIDIA_VISIBLE_DEVICES=all MIGSHARE_LEAVES=MIG-1 srun -n1 leaf-witness";
+        let line = "env CUDA_VISIBLE_DEVICES=MIG-1 NVIDIA_VISIBLE_DEVICES=MIG-1 MIGSHARE_LEAVES=MIG-1 srun -n1 leaf-witness";
         let seen = cluster.user().run(line)?.ok()?.sights()?;
         ensure(seen.len() == 1, || format!("{seen:?}"))?;
         seen[0].has_nothing()

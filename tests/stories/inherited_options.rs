@@ -10,7 +10,8 @@ fn an_inherited_count_does_not_override_what_a_step_asks_for() {
         let job = cluster.user().sbatch("-n4 --mig-share=4", script)?;
         job.until_completed()?;
         let output = job.output();
-        let steps = output.split("---").map(migshare_harness::Sight::read_all).collect::<Result<Vec<_>, _>>()?;
+        let steps =
+            output.split("---").map(migshare_harness::Sight::read_all).collect::<Result<Vec<_>, _>>()?;
         ensure(steps.len() == 4 && steps[2].len() == 1, || output.clone())?;
         sight::each_has_own(&steps[0], 4, 1)?;
         sight::each_has_own(&steps[1], 1, 1)?;
@@ -24,9 +25,7 @@ fn concurrent_steps_are_not_serialised_by_an_inherited_count() {
     story(Site::ONE_NODE, |cluster| {
         let step = "srun --exact -n1 --gres=mig:2 hold both";
         let job = cluster.user().sbatch("-n2 --mig-share=4", &format!("{step} & {step} & wait"))?;
-        migshare_harness::wait::until("two steps at once", || {
-            if job.output().matches("holding both").count() == 2 { Ok(()) } else { Err(job.output()) }
-        })?;
+        job.until_printed(2, "holding both")?;
         cluster.release("both")?;
         job.until_completed()?;
         sight::each_has_own(&job.sights()?, 2, 2)

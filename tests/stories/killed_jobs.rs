@@ -1,6 +1,6 @@
 //! Jobs that end badly give their leaves back all the same.
 
-use migshare_harness::{Cluster, Result, Site, ensure, sight, slurm, story, wait};
+use migshare_harness::{Cluster, Result, Sight, Site, ensure, sight, slurm, story, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 fn a_cancelled_job_gives_its_leaves_back() {
     story(Site::ONE_NODE, |cluster| {
         let job = cluster.user().sbatch("-n2 --gres=mig:5 --mig-share", "srun -n1 hold ever")?;
-        job.until_printed("holding ever")?;
+        job.until_printed(1, "holding ever")?;
         ensure(cluster.nodes[0].leased()? == 5, || "the job holds no leaves".to_owned())?;
         job.cancel()?;
         job.until_state("CANCELLED")
@@ -19,7 +19,7 @@ fn a_cancelled_job_gives_its_leaves_back() {
 fn a_killed_srun_gives_its_leaves_back() {
     story(Site::ONE_NODE, |cluster| {
         let mut running = cluster.user().start("srun --gres=mig:3 --mig-share -n3 hold ever")?;
-        running.until_printed("holding ever")?;
+        running.until_printed(1, "holding ever")?;
         // Dropping it kills it with a signal that it cannot catch; Slurm ends the job when the task's output breaks
         // or the job is cancelled, as an admin would do.
         drop(running);
@@ -31,7 +31,7 @@ fn a_killed_srun_gives_its_leaves_back() {
 fn a_task_killed_by_a_signal_fails_its_job_alone() {
     story(Site::ONE_NODE, |cluster| {
         let other = cluster.user().sbatch("-n1 --gres=mig:2 --mig-share", "srun hold other")?;
-        other.until_printed("holding other")?;
+        other.until_printed(1, "holding other")?;
         let died = cluster.user().run_script("srun -n1 --gres=mig:2 --mig-share", "kill -9 $$")?;
         ensure(died.code != Some(0), || format!("{died:?}"))?;
         cluster.release("other")?;
@@ -43,7 +43,7 @@ fn a_task_killed_by_a_signal_fails_its_job_alone() {
 fn a_job_whose_slurmstepd_was_killed_gives_its_leaves_back() {
     story(Site::ONE_NODE, |cluster| {
         let job = cluster.user().sbatch("--no-requeue -n2 --gres=mig:4 --mig-share", "srun -n2 hold ever")?;
-        job.until_printed("holding ever")?;
+        job.until_printed(1, "holding ever")?;
         kill_every(cluster, &format!("slurmstepd: [{}.0]", job.id))?;
         // The tasks lost their keeper: nothing but the end of the job takes them along.
         kill_every(cluster, "hold ever")?;
@@ -55,17 +55,21 @@ fn a_job_whose_slurmstepd_was_killed_gives_its_leaves_back() {
 #[test]
 fn a_requeued_job_runs_again_with_leaves() {
     story(Site::ONE_NODE, |cluster| {
-        let job = cluster.user().sbatch("--open-mode=append -n2 --gres=mig:2 --mig-share", "srun -n2 hold again")?;
-        job.until_printed("holding again")?;
+        let job = cluster
+            .user()
+            .sbatch("--open-mode=append -n2 --gres=mig:2 --mig-share", "srun -n2 hold again")?;
+        job.until_printed(2, "holding again")?;
         cluster.root().run(&format!("scontrol requeue {}", job.id))?.ok()?;
         job.until_state("PENDING")?;
         cluster.release("again")?;
-        // Slurm lets a requeued job begin two minutes later unless it is told otherwise.
-        cluster.root().run(&format!("scontrol update jobid={} starttime=now", job.id))?.ok()?;
+        // Slurm lets a requeued job begin two minutes later unless it is told otherwise, and takes a start in the
+        // second of the requeue for the job that it has just killed.
+        cluster.root().run(&format!("scontrol update jobid={} starttime=now+2seconds", job.id))?.ok()?;
         job.until_completed()?;
-        let seen = job.sights()?;
-        ensure(seen.len() >= 4, || format!("{} tasks in two runs", seen.len()))?;
-        sight::each_has_own(&seen[seen.len() - 2..], 2, 1)
+        let output = job.output();
+        let (first, second) = output.split_once("DUE TO JOB REQUEUE").unwrap_or_default();
+        sight::each_has_own(&Sight::read_all(first)?, 2, 1)?;
+        sight::each_has_own(&Sight::read_all(second)?, 2, 1)
     });
 }
 

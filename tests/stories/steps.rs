@@ -5,7 +5,8 @@ use migshare_harness::{Site, ensure, sight, story};
 #[test]
 fn one_step_after_the_other_has_all_leaves_of_the_job() {
     story(Site::ONE_NODE, |cluster| {
-        let job = cluster.user().sbatch("-n3 --gres=mig:3 --mig-share", "srun leaf-witness; srun leaf-witness")?;
+        let job =
+            cluster.user().sbatch("-n3 --gres=mig:3 --mig-share", "srun leaf-witness; srun leaf-witness")?;
         job.until_completed()?;
         let seen = job.sights()?;
         ensure(seen.len() == 6, || format!("{} tasks", seen.len()))?;
@@ -24,10 +25,7 @@ fn concurrent_steps_never_share_a_leaf() {
             "-n4 --gres=mig:4 --mig-share",
             "srun --exact -n2 --gres=mig:2 hold both & srun --exact -n2 --gres=mig:2 hold both & wait",
         )?;
-        migshare_harness::wait::until("four tasks at once", || {
-            let holding = job.output().matches("holding both").count();
-            if holding == 4 { Ok(()) } else { Err(job.output()) }
-        })?;
+        job.until_printed(4, "holding both")?;
         cluster.release("both")?;
         job.until_completed()?;
         sight::each_has_own(&job.sights()?, 4, 1)
@@ -38,7 +36,9 @@ fn concurrent_steps_never_share_a_leaf() {
 fn a_step_waits_for_leaves_that_another_step_uses() {
     story(Site::ONE_NODE, |cluster| {
         let step = "srun --exact -n1 --gres=mig:3 alone";
-        let job = cluster.user().sbatch("-n4 --gres=mig:4 --mig-share", &format!("{step} & {step} & {step} & wait"))?;
+        let job = cluster
+            .user()
+            .sbatch("-n4 --gres=mig:4 --mig-share", &format!("{step} & {step} & {step} & wait"))?;
         job.until_completed()?;
         let alone = job.output().matches("was alone").count();
         ensure(alone == 3 && !job.output().contains("CLASH"), || job.output())
@@ -49,11 +49,9 @@ fn a_step_waits_for_leaves_that_another_step_uses() {
 fn overlapping_steps_share_the_leaves() {
     story(Site::ONE_NODE, |cluster| {
         let step = "srun --overlap -n2 --gres=mig:2 hold both";
-        let job = cluster.user().sbatch("-n2 --gres=mig:2 --mig-share", &format!("{step} & {step} & wait"))?;
-        migshare_harness::wait::until("four tasks at once", || {
-            let holding = job.output().matches("holding both").count();
-            if holding == 4 { Ok(()) } else { Err(job.output()) }
-        })?;
+        let job =
+            cluster.user().sbatch("-n2 --gres=mig:2 --mig-share", &format!("{step} & {step} & wait"))?;
+        job.until_printed(4, "holding both")?;
         cluster.release("both")?;
         job.until_completed()?;
         let seen = job.sights()?;

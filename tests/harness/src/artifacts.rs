@@ -15,7 +15,8 @@ impl Artifacts {
     /// Found from the running test or example, which lies one folder below.
     pub fn find() -> Result<Artifacts> {
         let exe = std::env::current_exe().map_err(|cause| file("the running program", cause))?;
-        let profile = exe.ancestors().nth(2).ok_or_else(|| Trouble::Program("no build directory".to_owned()))?;
+        let profile =
+            exe.ancestors().nth(2).ok_or_else(|| Trouble::Program("no build directory".to_owned()))?;
         Ok(Artifacts(profile.to_owned()))
     }
 
@@ -36,7 +37,9 @@ impl Artifacts {
             .flatten()
             .map(|python| python.path().join("site-packages/pynvml.py"))
             .find(|module| module.exists())
-            .ok_or_else(|| Trouble::Program(format!("no pynvml.py below {}: run `make needs`", lib.display())))
+            .ok_or_else(|| {
+                Trouble::Program(format!("no pynvml.py below {}: run `make needs`", lib.display()))
+            })
     }
 
     /// Where the logs of a failed story are kept.

@@ -91,6 +91,11 @@ impl Cluster {
         self.nodes.iter_mut().find(|n| n.name() == name).unwrap_or_else(|| panic!("no node {name}"))
     }
 
+    /// Id of the first job that this cluster runs.
+    pub fn first_job(&self) -> u32 {
+        self.ports.first_job()
+    }
+
     /// Waits until no job is left and every node is idle: neither drained nor down.
     pub fn until_idle(&self) -> Result {
         wait::until("an idle cluster", || {
@@ -100,14 +105,18 @@ impl Cluster {
         })
     }
 
-    /// What holds after every story: no job, idle nodes, no leaf leased, no process left, and agents that lose
-    /// their memory now find nothing open in their journals either.
+    /// What holds after every story: no job, idle nodes, no leaf leased, no process and no device filter left,
+    /// and agents that lose their memory now find nothing open in their journals either.
     pub fn settle(&mut self) -> Result {
         self.until_idle()?;
         wait::until("without a lease", || self.without_leases())?;
         wait::until("without a process of a job", || {
             let left = self.job_processes();
             if left.is_empty() { Ok(()) } else { Err(leftovers::show(&left)) }
+        })?;
+        wait::until("without a device filter", || {
+            let left = leftovers::filters(self.first_job());
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         })?;
         for node in &mut self.nodes {
             node.kill_agent();
@@ -198,7 +207,12 @@ impl Cluster {
             let status = node.status().map_err(|t| t.to_string())?;
             let held = node.leased().map_err(|t| t.to_string())?;
             if held > 0 || !status.leases.is_empty() || !status.problems.is_empty() {
-                return Err(format!("{}: {held} leased, {:?}, {:?}", node.name(), status.leases, status.problems));
+                return Err(format!(
+                    "{}: {held} leased, {:?}, {:?}",
+                    node.name(),
+                    status.leases,
+                    status.problems
+                ));
             }
         }
         Ok(())

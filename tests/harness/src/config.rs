@@ -11,7 +11,7 @@ use std::path::Path;
 /// `SlurmdParameters=config_overrides` lets a node have more cores than this machine.
 pub fn slurm_conf(dir: &Path, site: &Site, ports: &Ports, leaves: u32) -> String {
     let d = dir.display();
-    let controller = ports.get(0);
+    let (controller, first_job) = (ports.get(0), ports.first_job());
     let tracking = if site.contain {
         "ProctrackType=proctrack/cgroup\nPrologFlags=Alloc,Contain"
     } else {
@@ -21,6 +21,7 @@ pub fn slurm_conf(dir: &Path, site: &Site, ports: &Ports, leaves: u32) -> String
         "ClusterName=throwaway
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={controller}
+FirstJobId={first_job}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -104,7 +105,7 @@ pub fn nvml_toml(home: &Home, site: &Site) -> String {
 pub fn agent_toml(home: &Home, site: &Site, slurm_conf: &Path, library: &Path) -> String {
     format!(
         "node = {:?}\nlayout = {:?}\nstate_dir = {:?}\nsocket = {:?}\nnvml_library = {:?}\nproc_root = {:?}\n\n\
-         [slurm]\nconf = {:?}\n",
+         [slurm]\nconf = {:?}\ninterval = 2\n",
         home.node(),
         site.layout,
         home.agent_state().display(),

@@ -51,7 +51,9 @@ impl Daemon {
     pub fn still_runs(&mut self) -> Result {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(Trouble::Program(format!("{} ended: {status}\n{}", self.name, self.tail()))),
+            Ok(Some(status)) => {
+                Err(Trouble::Program(format!("{} ended: {status}\n{}", self.name, self.tail())))
+            }
             Err(e) => Err(Trouble::Program(format!("{}: {e}", self.name))),
         }
     }

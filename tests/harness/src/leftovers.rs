@@ -1,6 +1,6 @@
-//! Processes of a cluster, found in /proc by the `SLURM_CONF` in their environment.
+//! What a cluster may leave behind: processes and control groups.
 //!
-//! Daemons, slurmstepds and tasks all carry it, whoever their parent is by now.
+//! Processes are found in /proc by the `SLURM_CONF` in their environment. Daemons, slurmstepds and tasks all carry it, whoever their parent is by now.
 
 use crate::{Result, wait};
 use nix::sys::signal::{Signal, kill};
@@ -44,6 +44,24 @@ pub fn kill_all(slurm_conf: &Path) -> Result {
         }
         if left.is_empty() { Ok(()) } else { Err(show(&left)) }
     })
+}
+
+/// Control groups that the plugin made for tasks of jobs from this id on: `migshare_NODE_JOB.STEP.TASK`.
+pub fn filters(first_job: u32) -> Vec<String> {
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/devices"];
+    let entries = roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flat_map(Iterator::flatten);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| job_of(name).is_some_and(|job| (first_job..first_job + JOBS).contains(&job)))
+        .collect()
+}
+
+/// More jobs than a story has.
+const JOBS: u32 = 1000;
+
+fn job_of(control_group: &str) -> Option<u32> {
+    let (_, ids) = control_group.strip_prefix("migshare_")?.rsplit_once('_')?;
+    ids.split('.').next()?.parse().ok()
 }
 
 /// The processes as one line.

@@ -83,7 +83,10 @@ impl Login {
     fn environment(&self) -> Vec<(&'static str, String)> {
         let below = |path: &str| self.dir.join(path).display().to_string();
         vec![
-            ("PATH", format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", below("bin"))),
+            (
+                "PATH",
+                format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", below("bin")),
+            ),
             ("HOME", below("work")),
             ("LANG", "C.UTF-8".to_owned()),
             ("SLURM_CONF", below("etc/slurm.conf")),

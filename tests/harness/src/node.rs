@@ -139,7 +139,8 @@ impl Node {
     /// What the agent says of the node.
     pub fn status(&self) -> Result<Status> {
         let no = |e: migshare_proto::ClientError| Trouble::Program(format!("{}: {e}", self.name()));
-        let mut client = Client::connect(&self.home.socket(), "harness", Duration::from_secs(5)).map_err(no)?;
+        let mut client =
+            Client::connect(&self.home.socket(), "harness", Duration::from_secs(5)).map_err(no)?;
         match client.ask(&Request::Status(StatusQuery {})).map_err(no)? {
             Reply::Status(status) => Ok(*status),
             other => Err(Trouble::Program(format!("{}: {other:?} to status", self.name()))),

@@ -29,6 +29,12 @@ impl Ports {
             .ok_or_else(|| Trouble::Program("no free block of ports".to_owned()))
     }
 
+    /// A number for the first job of a cluster with these ports: clusters that run beside each other have different
+    /// job ids, as the control groups of all of them lie in one kernel.
+    pub fn first_job(&self) -> u32 {
+        u32::from(self.base) * 100
+    }
+
     /// The n-th port of the block.
     ///
     /// # Panics

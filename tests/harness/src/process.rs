@@ -85,11 +85,15 @@ impl Running {
         text_of(&mut self.stdout)
     }
 
-    /// Waits until it printed this text.
-    pub fn until_printed(&mut self, text: &str) -> Result {
-        wait::until(&format!("printed `{text}`: `{}`", self.command), || {
+    /// Waits until it printed this text so many times.
+    pub fn until_printed(&mut self, times: usize, text: &str) -> Result {
+        wait::until(&format!("{times} x `{text}` by `{}`", self.command), || {
             let (stdout, stderr) = (self.stdout(), text_of(&mut self.stderr));
-            if stdout.contains(text) { Ok(()) } else { Err(format!("{stdout}\nstderr: {stderr}")) }
+            if stdout.matches(text).count() >= times {
+                Ok(())
+            } else {
+                Err(format!("{stdout}\nstderr: {stderr}"))
+            }
         })
     }
 

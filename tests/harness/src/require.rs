@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// The programs without which there is no cluster, and who brings them.
-const PROGRAMS: &[&str] = &["munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "scontrol", "setpriv"];
+const PROGRAMS: &[&str] =
+    &["munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "scontrol", "setpriv"];
 
 /// Whether the cluster stories can run here. A skip is printed; with `MIGSHARE_REQUIRE=all` it is a failure.
 ///
@@ -23,5 +24,7 @@ pub fn cluster_can_run() -> bool {
 
 fn in_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]).any(|dir| dir.join(name).is_file())
+    std::env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").to_owned()])
+        .any(|dir| dir.join(name).is_file())
 }

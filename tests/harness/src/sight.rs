@@ -65,7 +65,8 @@ impl Sight {
 
     /// Fails unless NVML, device files and environment agree on this number of leaves.
     pub fn has_leaves(&self, count: usize) -> Result {
-        let mut told: Vec<&str> = self.env("CUDA_VISIBLE_DEVICES").split(',').filter(|u| !u.is_empty()).collect();
+        let mut told: Vec<&str> =
+            self.env("CUDA_VISIBLE_DEVICES").split(',').filter(|u| !u.is_empty()).collect();
         told.sort_unstable();
         ensure(self.leaves.len() == count, || format!("wanted {count} leaves: {self:?}"))?;
         ensure(told == self.uuids(), || format!("CUDA_VISIBLE_DEVICES is not what NVML shows: {self:?}"))?;
@@ -102,10 +103,8 @@ pub fn none_shared(sights: &[Sight]) -> Result {
 
 /// How many GPUs the leaves of these tasks lie on.
 pub fn gpus(sights: &[Sight]) -> usize {
-    let mut gpus: Vec<(&str, &str)> = sights
-        .iter()
-        .flat_map(|s| s.leaves.iter().map(|l| (s.node.as_str(), l.gpu.as_str())))
-        .collect();
+    let mut gpus: Vec<(&str, &str)> =
+        sights.iter().flat_map(|s| s.leaves.iter().map(|l| (s.node.as_str(), l.gpu.as_str()))).collect();
     gpus.sort_unstable();
     gpus.dedup();
     gpus.len()

@@ -83,11 +83,11 @@ impl Job {
         })
     }
 
-    /// Waits until the job printed a text.
-    pub fn until_printed(&self, text: &str) -> Result {
-        wait::until(&format!("printed `{text}`: job {}", self.id), || {
+    /// Waits until the job printed a text so many times.
+    pub fn until_printed(&self, times: usize, text: &str) -> Result {
+        wait::until(&format!("{times} x `{text}` by job {}", self.id), || {
             let seen = self.output();
-            if seen.contains(text) { Ok(()) } else { Err(seen) }
+            if seen.matches(text).count() >= times { Ok(()) } else { Err(seen) }
         })
     }
 

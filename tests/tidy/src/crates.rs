@@ -25,10 +25,13 @@ pub struct Crate {
 pub fn all() -> BTreeMap<String, Crate> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(super::tree::root());
+    command
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(super::tree::root());
     let output = command.output().unwrap_or_else(|e| panic!("cargo metadata: {e}"));
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("cargo metadata: {e}"));
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("cargo metadata: {e}"));
     list(&answer, "packages").map(read).map(|c| (c.name.clone(), c)).collect()
 }
 

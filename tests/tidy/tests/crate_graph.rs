@@ -56,7 +56,11 @@ fn the_plugin_brings_no_runtime_and_no_nvml() {
 #[test]
 fn policy_does_no_io() {
     let allowed = ["migshare-proto", "serde", "thiserror"];
-    let extra: Vec<_> =
-        crates::all()["migshare-policy"].normal.iter().filter(|d| !allowed.contains(&d.as_str())).cloned().collect();
+    let extra: Vec<_> = crates::all()["migshare-policy"]
+        .normal
+        .iter()
+        .filter(|d| !allowed.contains(&d.as_str()))
+        .cloned()
+        .collect();
     assert!(extra.is_empty(), "policy is pure, so it needs no {extra:?}");
 }

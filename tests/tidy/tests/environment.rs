@@ -23,7 +23,8 @@ fn every_variable_in_a_source_is_in_the_table() {
 
 #[test]
 fn every_variable_in_the_table_is_in_a_document() {
-    let documents: String = tree::texts().into_iter().filter(tree::Text::is_document).map(|t| t.text).collect();
+    let documents: String =
+        tree::texts().into_iter().filter(tree::Text::is_document).map(|t| t.text).collect();
     let missing: Vec<_> = VARIABLES.iter().map(|v| v.name).filter(|n| !documents.contains(n)).collect();
     assert!(missing.is_empty(), "in no document: {missing:?}");
 }

@@ -39,6 +39,7 @@ fn has_heading(text: &str) -> bool {
 fn no_file_is_named_for_nothing() {
     const NAMELESS: &[&str] = &["mod", "util", "utils", "helper", "helpers", "common", "misc", "manager"];
     let stem = |path: &str| path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
-    let named: Vec<_> = rust().into_iter().map(|t| t.path).filter(|p| NAMELESS.contains(&stem(p).as_str())).collect();
+    let named: Vec<_> =
+        rust().into_iter().map(|t| t.path).filter(|p| NAMELESS.contains(&stem(p).as_str())).collect();
     assert!(named.is_empty(), "{named:?}");
 }
