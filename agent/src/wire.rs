@@ -1,18 +1,19 @@
 //! Wire messages into the policy's questions, and its verdicts into wire messages: the only place where both are known.
 
 use crate::process;
+use migshare_policy::charge::Need;
 use migshare_policy::node::{Ask, Verdict};
 use migshare_policy::placement::Direction;
 use migshare_policy::record::Ending;
 use migshare_proto::message::{
-    Done, ErrorCode, ErrorReply, GrantReply, LeaseReply, Reason, Refused, Reply, Request, Shape, Spread,
+    self, Done, ErrorCode, ErrorReply, GrantReply, LeaseReply, Reply, Request, Shape, Spread,
 };
 
 /// The question in a request; none for a request that asks the policy nothing.
 pub fn ask(request: Request) -> Option<Ask> {
     Some(match request {
         Request::OpenLease(r) => {
-            Ask::Open { job: r.job, leaves: r.leaves, direction: direction(r.shape), need: None }
+            Ask::Open { job: r.job, leaves: r.leaves, direction: direction(r.shape), need: need(r.shape) }
         }
         Request::Grant(r) => Ask::Grant {
             job: r.job,
@@ -47,9 +48,11 @@ pub fn error(code: ErrorCode, text: impl Into<String>) -> Reply {
     Reply::Error(ErrorReply { code, text: text.into() })
 }
 
-/// A refusal that the policy does not know of.
-pub fn refusal(reason: Reason, text: impl Into<String>) -> Reply {
-    Reply::Refused(Refused { reason, text: text.into() })
+fn need(shape: Shape) -> Option<Need> {
+    shape.need.map(|need| match need {
+        message::Need::Slices(n) => Need::Slices(n),
+        message::Need::MemoryMib(n) => Need::MemoryMib(n),
+    })
 }
 
 fn direction(shape: Shape) -> Option<Direction> {

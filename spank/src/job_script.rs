@@ -8,10 +8,11 @@
 //!          marker {n, start, uid} ── not asked for (--exclusive) ──> nothing more, no socket
 //!              │ asked for
 //!              v
-//!          agent: open lease ── ok ──> done
+//!          agent: close leases of ended jobs, open lease ── ok ──> done
 //!              └─ the node's fault ──> drain this node, requeue a batch job
 //! epilog   marker? ── no ──> nothing more, no socket
-//!              └─ yes ──> agent: close lease ──> marker removed
+//!              └─ yes ──> agent: close lease ── ok ──> marker removed
+//!                              └─ agent away ──> marker kept as "ended", for the next prolog
 //! ```
 
 use crate::agent::{Agent, AgentError};
@@ -65,15 +66,35 @@ impl Script<'_> {
 
     fn epilog(&self) {
         let Some(marker) = self.markers.read(self.job) else { return };
-        if marker.known.is_none_or(|k| k.asked) {
-            let uid = marker.known.map(|k| k.uid).or_else(|| self.slurm.item(Item::Uid)).unwrap_or_default();
-            let close = CloseLease { job: self.job, uid, start: marker.known.map(|k| k.start) };
-            if let Err(e) = Agent::new(self.config).close(close) {
-                // The agent's reaper and its next start find the lease of a job that is gone.
-                self.error(&format!("lease left to the agent's reaper: {e}"));
+        if marker.known.is_some_and(|k| !k.asked) {
+            return self.forget();
+        }
+        let agent = Agent::new(self.config);
+        match agent.close(self.close(self.job, &marker)) {
+            Ok(()) => self.forget(),
+            Err(e) => {
+                self.error(&format!("its lease outlives it for now: {e}"));
+                if let Err(e) = self.markers.end(self.job) {
+                    self.error(&format!("marker: {e}; the lease is left to the agent's reaper"));
+                }
             }
         }
-        self.forget();
+    }
+
+    /// Ends the leases of jobs that ended while the agent was away: slurmctld counts their leaves as free.
+    fn settle(&self, agent: &Agent<'_>) -> Result<(), AgentError> {
+        for (job, marker) in self.markers.ended() {
+            agent.close(self.close(job, &marker))?;
+            if let Err(e) = self.markers.settle(job) {
+                self.error(&format!("marker of job {job}: {e}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self, job: u32, marker: &Marker) -> CloseLease {
+        let uid = marker.known.map(|k| k.uid).or_else(|| self.slurm.item(Item::Uid)).unwrap_or_default();
+        CloseLease { job, uid, start: marker.known.map(|k| k.start) }
     }
 
     fn open(&self, info: &Job, known: Known) {
@@ -87,7 +108,8 @@ impl Script<'_> {
         }
         let key = JobKey { job: self.job, start: known.start, uid: known.uid };
         let lease = OpenLease { job: key, leaves: known.leaves, shape: shape(self.slurm) };
-        match Agent::new(self.config).open(lease) {
+        let agent = Agent::new(self.config);
+        match self.settle(&agent).and_then(|()| agent.open(lease)) {
             Ok(_) => {}
             Err(e) if e.is_the_nodes_fault() => self.out_of_service(info, &reason(&e)),
             Err(e) => self.error(&e.to_string()),
@@ -133,5 +155,5 @@ fn reason(error: &AgentError) -> String {
 fn shape(slurm: &dyn Slurm) -> Shape {
     let text = slurm.job_option();
     let spec = option::parse_inherited(text.as_deref()).unwrap_or_default();
-    Shape { spread: spec.spread }
+    Shape { spread: spec.spread, need: None }
 }

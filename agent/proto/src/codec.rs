@@ -3,14 +3,17 @@
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{BufRead, Read};
 
-/// Longest line on the wire in bytes, line feed included. A status of 16 GPUs of 7 leaves is about 40 KiB.
+/// Longest request in bytes, line feed included.
 pub const LINE_LIMIT: usize = 64 * 1024;
+/// Longest reply in bytes, line feed included. A status of 16 GPUs of 7 leaves, each leased by a job of its own, is about 60 KiB,
+/// and a job may have hundreds of overlapping steps.
+pub const REPLY_LIMIT: usize = 1024 * 1024;
 
 /// Why a line is no message.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// Longer than [`LINE_LIMIT`].
-    #[error("line is longer than {LINE_LIMIT} bytes")]
+    /// Longer than [`REPLY_LIMIT`].
+    #[error("line is longer than {REPLY_LIMIT} bytes")]
     TooLong,
     /// The peer hung up in the middle of a line, or before one.
     #[error("connection closed before the end of a line")]
@@ -27,25 +30,25 @@ pub enum CodecError {
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     let mut line = serde_json::to_vec(message).map_err(CodecError::Malformed)?;
     line.push(b'\n');
-    if line.len() > LINE_LIMIT { Err(CodecError::TooLong) } else { Ok(line) }
+    if line.len() > REPLY_LIMIT { Err(CodecError::TooLong) } else { Ok(line) }
 }
 
 /// The message in a line, with or without its line feed.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, CodecError> {
-    if line.len() > LINE_LIMIT {
+    if line.len() > REPLY_LIMIT {
         return Err(CodecError::TooLong);
     }
     serde_json::from_slice(line).map_err(CodecError::Malformed)
 }
 
-/// Reads one line and the message in it. Never holds more than [`LINE_LIMIT`] bytes.
+/// Reads one line and the message in it. Never holds more than [`REPLY_LIMIT`] bytes.
 pub fn read<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<T, CodecError> {
     let mut line = Vec::new();
-    from.take(LINE_LIMIT as u64).read_until(b'\n', &mut line)?;
+    from.take(REPLY_LIMIT as u64).read_until(b'\n', &mut line)?;
     if line.last() == Some(&b'\n') {
         return decode(&line);
     }
-    Err(if line.len() == LINE_LIMIT { CodecError::TooLong } else { CodecError::Closed })
+    Err(if line.len() == REPLY_LIMIT { CodecError::TooLong } else { CodecError::Closed })
 }
 
 #[cfg(test)]

@@ -65,6 +65,19 @@ pub struct Shape {
     /// How the leaves should lie.
     #[serde(default)]
     pub spread: Spread,
+    /// How large each instance has to be; a leaf where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<Need>,
+}
+
+/// How large an instance has to be at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// So many compute slices.
+    Slices(u8),
+    /// So much memory, in MiB.
+    MemoryMib(u64),
 }
 
 /// See [`Request::OpenLease`].

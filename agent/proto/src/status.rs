@@ -47,6 +47,22 @@ pub struct GpuStatus {
     pub state: GpuState,
     /// The instances on it, by start.
     pub leaves: Vec<LeafStatus>,
+    /// What instances of each profile cost in leaves, the cheapest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prices: Vec<PriceStatus>,
+}
+
+/// What an instance costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriceStatus {
+    /// Profile name.
+    pub profile: String,
+    /// Compute slices.
+    pub slices: u8,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Leaves that Slurm has to count for it: as many as it takes at its worst place.
+    pub leaves: u32,
 }
 
 /// What state a GPU is in.

@@ -81,7 +81,7 @@ impl Asking<'_> {
     pub(super) fn access(&self) -> Result<Access, AccessError> {
         let Some(known) = self.known()? else { return Ok(Access::default()) };
         let job = JobKey { job: self.job, start: known.start, uid: known.uid };
-        let shape = Shape { spread: self.spec.unwrap_or_default().spread };
+        let shape = Shape { spread: self.spec.unwrap_or_default().spread, need: None };
         let lease = OpenLease { job, leaves: known.leaves, shape };
         let agent = Agent::new(self.config);
         if self.step.is_special() {

@@ -3,10 +3,13 @@
 use super::Node;
 use super::sight::View;
 use crate::books::{Lease, Quarantine};
+use crate::charge::{Price, table};
 use crate::record::Place;
 use crate::topology::{Health, Instance};
 use migshare_proto::JobKey;
-use migshare_proto::status::{GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus};
+use migshare_proto::status::{
+    GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus, PriceStatus,
+};
 
 /// What a node looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,7 @@ impl Node {
                 Health::ResetRequired => GpuState::ResetRequired,
             },
             leaves,
+            prices: table(gpu).into_iter().map(price_status).collect(),
         }
     }
 
@@ -95,6 +99,11 @@ impl Node {
         let uses = grants.filter(|(_, grant)| grant.leaves.iter().any(|leaf| leaf.place == *place));
         uses.map(|(step, _)| *step).collect()
     }
+}
+
+fn price_status(price: Price) -> PriceStatus {
+    let Price { name, slices, memory_mib, leaves, .. } = price;
+    PriceStatus { profile: name, slices, memory_mib, leaves }
 }
 
 fn lease_status(job: JobKey, lease: &Lease) -> LeaseStatus {
