@@ -3,6 +3,10 @@
 //! Cuts are computed from what NVML says the GPU offers (slices, sizes, places), never from names or profile ids:
 //! both change their meaning with GPU and driver.
 
+mod fit;
+
+pub use fit::{Misfit, fit};
+
 use crate::topology::{Gpu, Profile};
 use migshare_proto::Placement;
 use std::fmt;
@@ -49,6 +53,16 @@ impl Layout {
                 cuts.sort_by_key(|c| c.placement);
                 cuts
             }
+        }
+    }
+}
+
+impl Layout {
+    /// Whether the layout can be cut on this GPU.
+    pub fn check(&self, gpu: &Gpu) -> Result<(), Misfit> {
+        match self {
+            Layout::Uniform | Layout::FullMemory => Ok(()),
+            Layout::Custom(slots) => fit::check(slots, gpu),
         }
     }
 }
@@ -117,3 +131,6 @@ fn slot(gpu: &Gpu, slot: Slot) -> Option<Cut> {
     let fits = |p: &&Profile| p.plain && p.slices == slot.slices && p.placements.contains(&slot.placement);
     gpu.profiles.iter().find(fits).map(|p| Cut { profile: p.id, placement: slot.placement })
 }
+
+#[cfg(test)]
+mod tests;

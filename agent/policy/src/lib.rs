@@ -12,6 +12,7 @@ mod fixture;
 pub mod geometry;
 pub mod layout;
 pub mod node;
+pub mod order;
 pub mod placement;
 pub mod record;
 #[cfg(test)]

@@ -23,12 +23,14 @@
 //!
 //! This module does no IO, has no clock (`now` is seconds since the epoch) and starts no thread.
 
+mod admin;
 mod answer;
 mod available;
 mod cut;
 mod grant;
 mod invariants;
 mod large;
+mod plan;
 mod reconcile;
 mod refusal;
 mod service;
@@ -40,12 +42,13 @@ use crate::books::Books;
 use crate::layout::Layout;
 use crate::placement::Direction;
 use crate::record::{Holder, Place, Record};
-use migshare_proto::JobKey;
+use migshare_proto::{GpuUuid, JobKey};
 use sight::Sight;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use crate::ask::{Ask, Verdict};
 pub use crate::seen::{Effect, Run, Seen};
+pub use plan::Target;
 pub use status::Picture;
 
 /// What the site has decided.
@@ -112,6 +115,8 @@ pub struct Node {
     boot: String,
     /// When each user's jobs last changed the shape of instances, seconds since the epoch. Forgotten by a restart.
     changes: BTreeMap<u32, Vec<i64>>,
+    /// The layout to go back to when the ordered one cannot be cut. Forgotten by a restart, which rolls forward.
+    former: BTreeMap<GpuUuid, Option<Layout>>,
     /// A defect: a committed record that contradicted the books. Shown as a problem, never hidden.
     defect: Option<String>,
 }
@@ -119,7 +124,15 @@ pub struct Node {
 impl Node {
     /// A node with these books, of which nothing has been seen yet. `boot` is the kernel's boot id.
     pub fn new(rules: Rules, books: Books, boot: String) -> Node {
-        Node { rules, books, sight: Sight::default(), boot, changes: BTreeMap::new(), defect: None }
+        Node {
+            rules,
+            books,
+            sight: Sight::default(),
+            boot,
+            changes: BTreeMap::new(),
+            former: BTreeMap::new(),
+            defect: None,
+        }
     }
 
     /// Takes in what was seen. Nothing of it is durable; what follows from it comes from [`Node::work`].
@@ -139,6 +152,10 @@ impl Node {
         for record in &proposal.records {
             self.forget_processes(record);
             self.count_changes(record);
+            self.note_former(record);
+            if let Record::Unquarantine { place } = record {
+                self.sight.troubles.remove(place);
+            }
             if let Err(contradiction) = self.books.fold(record) {
                 debug_assert!(false, "{record:?}: {contradiction}");
                 self.defect = Some(format!("defect in migshare: {contradiction}"));
@@ -186,11 +203,23 @@ impl Node {
         }
     }
 
+    /// Remembers what an ordered layout replaces; going back is not remembered again.
+    fn note_former(&mut self, record: &Record) {
+        let Record::Target { gpu, layout } = record else { return };
+        let before = self.books.targets.get(gpu).cloned();
+        let goes_back = self.former.remove(gpu).is_some_and(|former| former == *layout);
+        if !goes_back && before != *layout {
+            self.former.insert(gpu.clone(), before);
+        }
+    }
+
     /// Drops what was seen of holders, leases and places that the books no longer know.
     fn forget_settled(&mut self) {
         let held = self.holders();
         self.sight.gone.retain(|holder| held.contains(holder));
         self.sight.stale.retain(|job| self.books.leases.contains_key(job));
+        let under_way: Vec<GpuUuid> = self.former.keys().filter(|gpu| !self.is_cut(gpu)).cloned().collect();
+        self.former.retain(|gpu, _| under_way.contains(gpu));
         let known = |place: &Place| self.books.stands.contains_key(place);
         self.sight.troubles.retain(|place, _| known(place));
     }

@@ -82,8 +82,10 @@ impl Node {
     fn cut_gpu(&self, view: &View) -> Proposal {
         let mut proposal = Proposal::default();
         let uuid: &GpuUuid = &view.gpu.uuid;
-        for (place, stand) in self.books.stands_on(uuid).filter(|_| !self.rules.reshaping.lazy) {
-            if !self.wanted(view, place, stand.profile) {
+        let ordered = self.books.targets.contains_key(uuid) || self.former.contains_key(uuid);
+        let eager = ordered || !self.rules.reshaping.lazy;
+        for (place, stand) in self.books.stands_on(uuid) {
+            if eager && !self.wanted(view, place, stand.profile) {
                 self.remove(place, *stand, &mut proposal);
             }
         }
@@ -95,6 +97,17 @@ impl Node {
             }
         }
         proposal
+    }
+
+    /// Whether a GPU has exactly the layout that it is to have.
+    pub(super) fn is_cut(&self, gpu: &GpuUuid) -> bool {
+        let Some(view) = self.sight.healthy(gpu) else { return false };
+        let standing = self.books.stands_on(gpu).filter(|(_, stand)| stand.stage == Stage::Standing);
+        let mut standing: Vec<Cut> = standing
+            .map(|(place, stand)| Cut { profile: stand.profile, placement: place.placement })
+            .collect();
+        standing.sort_by_key(|cut| cut.placement);
+        standing == self.layout_of(gpu).cut(&view.gpu)
     }
 
     /// Destroys an idle instance, unless something is under way there or forbids it.

@@ -1,5 +1,6 @@
 //! Tests of the node, by theme.
 
+mod admin;
 mod faults;
 mod grants;
 mod large;

@@ -6,9 +6,11 @@
 
 use super::sight::{RESCAN, Sight};
 use super::{Node, Proposal};
-use crate::books::Quarantine;
-use crate::record::{Cause, Ending, Record};
+use crate::books::{Quarantine, Stage};
+use crate::layout::{Cut, Layout};
+use crate::record::{Cause, Ending, Place, Record};
 use crate::seen::Effect;
+use migshare_proto::GpuUuid;
 
 impl Proposal {
     fn records(records: Vec<Record>) -> Proposal {
@@ -25,8 +27,14 @@ impl Node {
     pub fn work(&self, now: i64) -> Option<Proposal> {
         let always: [fn(&Node, i64) -> Proposal; 4] =
             [Node::note_boot, Node::end_grants, Node::end_leases, Node::look];
-        let on_hardware: [fn(&Node, i64) -> Proposal; 5] =
-            [Node::enrol, Node::explain, Node::give_up, Node::settle_intents, Node::cut_gpus];
+        let on_hardware: [fn(&Node, i64) -> Proposal; 6] = [
+            Node::enrol,
+            Node::explain,
+            Node::give_up,
+            Node::roll_back,
+            Node::settle_intents,
+            Node::cut_gpus,
+        ];
         let sees = self.ready() && self.sight.dead.is_none();
         let rules = always.into_iter().chain(on_hardware.into_iter().filter(|_| sees));
         rules.map(|rule| rule(self, now)).find(|proposal| !proposal.is_empty())
@@ -90,5 +98,28 @@ impl Node {
         let leases = self.books.leases.iter().filter(|(_, lease)| lease.leaves.iter().any(hopeless));
         let close = |(&job, _)| Record::Close { job, how: Ending::Reconcile };
         Proposal::records(leases.map(close).collect())
+    }
+
+    /// An ordered layout that hardware refuses gives way to the one before it.
+    fn roll_back(&self, _now: i64) -> Proposal {
+        let refused = |gpu: &GpuUuid| {
+            let mut failed = self.books.quarantines_on(gpu).filter(|(_, q)| q.cause == Cause::Failed);
+            failed.any(|(place, _)| self.is_cut_of_layout(place))
+        };
+        let back = self.former.iter().filter(|(gpu, _)| self.books.gpus.contains_key(*gpu) && refused(gpu));
+        let target = |(gpu, layout): (&GpuUuid, &Option<Layout>)| Record::Target {
+            gpu: gpu.clone(),
+            layout: layout.clone(),
+        };
+        Proposal::records(back.map(target).collect())
+    }
+
+    /// Whether an instance is being made at this place because the layout says so.
+    fn is_cut_of_layout(&self, place: &Place) -> bool {
+        let making = self.books.stands.get(place).filter(|stand| stand.stage == Stage::Making);
+        let cuts = self.sight.healthy(&place.gpu).map(|view| self.layout_of(&place.gpu).cut(&view.gpu));
+        making.zip(cuts).is_some_and(|(stand, cuts)| {
+            cuts.contains(&Cut { profile: stand.profile, placement: place.placement })
+        })
     }
 }

@@ -1,0 +1,213 @@
+//! Orders of an admin, and changes of layout while jobs run.
+
+use super::leases::refusal;
+use crate::fixture;
+use crate::layout::{Layout, Slot, fit};
+use crate::node::{Ask, Service, Verdict};
+use crate::order::Order;
+use crate::record::Place;
+use crate::rig::{Fault, Rig, close, job, open};
+use crate::topology::Health;
+use migshare_proto::{GpuUuid, Placement};
+
+const DONE: Verdict = Verdict::Done { found: true };
+
+fn uuid(rig: &Rig, gpu: usize) -> GpuUuid {
+    rig.gpus[gpu].gpu.uuid.clone()
+}
+
+fn place(rig: &Rig, gpu: usize, start: u8, size: u8) -> Place {
+    Place { gpu: uuid(rig, gpu), placement: Placement { start, size } }
+}
+
+fn order(rig: &mut Rig, order: &Order) -> Verdict {
+    let proposal = rig.node.order(order, false);
+    let verdict = rig.carry(proposal).unwrap();
+    rig.settle();
+    verdict
+}
+
+fn apply(rig: &mut Rig, gpu: usize, layout: Option<Layout>) -> Verdict {
+    let layouts = vec![(uuid(rig, gpu), layout)];
+    order(rig, &Order::Apply { layouts })
+}
+
+fn halves() -> Layout {
+    fit(&fixture::h100(0), &[("4g.40gb", 1), ("3g.40gb", 1)]).unwrap()
+}
+
+#[test]
+fn a_cordoned_gpu_takes_no_job_makes_the_node_unfit_and_comes_back() {
+    let mut rig = Rig::h100s(2);
+    rig.ask(&open(1, 2));
+    let gpu = uuid(&rig, 0);
+    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "fan".to_owned() }), DONE);
+    assert_eq!(rig.reason(), "migshare: 7 of 14 leaves usable: gpu 0 is cordoned: fan");
+    assert!(matches!(rig.ask(&open(1, 2)), Verdict::Lease(leaves) if leaves.len() == 2), "its job goes on");
+    let Verdict::Lease(leaves) = rig.ask(&open(2, 7)) else { panic!() };
+    assert!(leaves.iter().all(|leaf| leaf.gpu == 1));
+    rig.restart();
+    rig.settle();
+    assert!(rig.reason().contains("cordoned"), "a cordon survives a restart");
+    assert_eq!(order(&mut rig, &Order::Uncordon { gpu: gpu.clone() }), DONE);
+    assert_eq!(order(&mut rig, &Order::Uncordon { gpu }), Verdict::Done { found: false });
+    assert_eq!(rig.node.service(), Service::Serving);
+}
+
+#[test]
+fn a_quarantined_leaf_keeps_its_job_and_gets_no_other() {
+    let mut rig = Rig::h100s(1);
+    let Verdict::Lease(leaves) = rig.ask(&open(1, 1)) else { panic!() };
+    let at = place(&rig, 0, leaves[0].placement.start, 1);
+    assert_eq!(order(&mut rig, &Order::Quarantine { place: at.clone(), note: "ecc".to_owned() }), DONE);
+    assert!(matches!(rig.ask(&open(1, 1)), Verdict::Lease(_)));
+    rig.ask(&close(1));
+    rig.settle();
+    assert_eq!(rig.node.usable(), 6);
+    assert!(matches!(rig.ask(&open(2, 7)), Verdict::Refused(_)));
+    assert_eq!(order(&mut rig, &Order::Unquarantine { place: at }), DONE);
+    assert!(matches!(rig.ask(&open(2, 7)), Verdict::Lease(_)));
+}
+
+#[test]
+fn a_place_or_gpu_that_does_not_exist_is_named() {
+    let mut rig = Rig::h100s(1);
+    let nowhere = place(&rig, 0, 7, 1);
+    let (_, text) = refusal(order(&mut rig, &Order::Quarantine { place: nowhere, note: String::new() }));
+    assert_eq!(text, "gpu 0 has no place 7:1");
+    let gpu = GpuUuid("GPU-x".to_owned());
+    let (_, text) = refusal(order(&mut rig, &Order::Cordon { gpu, note: String::new() }));
+    assert_eq!(text, "this node has no gpu GPU-x in MIG mode");
+}
+
+#[test]
+fn a_foreign_instance_that_is_released_becomes_ours_and_goes_back_to_the_layout() {
+    let mut rig = Rig::h100s(1);
+    rig.gpus[0].instances.retain(|i| i.placement.start < 4);
+    let foreign = fixture::instance(&rig.gpus[0].gpu, 9, 4);
+    rig.gpus[0].instances.push(foreign);
+    rig.scan();
+    assert_eq!(rig.node.usable(), 4);
+    let at = place(&rig, 0, 4, 4);
+    assert_eq!(order(&mut rig, &Order::Unquarantine { place: at }), DONE);
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+}
+
+#[test]
+fn a_broken_instance_that_is_released_is_made_anew() {
+    let mut rig = Rig::h100s(1);
+    rig.gpus[0].instances[3].compute.clear();
+    rig.scan();
+    assert_eq!(rig.node.usable(), 6);
+    let at = place(&rig, 0, rig.gpus[0].instances[3].placement.start, 1);
+    assert_eq!(order(&mut rig, &Order::Unquarantine { place: at }), DONE);
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+    assert!(rig.gpus[0].instances.iter().all(|i| i.full_compute().is_some()));
+}
+
+#[test]
+fn a_plan_is_what_apply_does() {
+    let mut rig = Rig::h100s(2);
+    let target = [(uuid(&rig, 1), Some(halves()))];
+    let plan = rig.node.plan(&target).unwrap();
+    assert_eq!((plan.moves.len(), plan.deferred.len()), (9, 0));
+    let before = rig.done.len();
+    assert_eq!(apply(&mut rig, 1, Some(halves())), DONE);
+    assert_eq!(rig.done.len() - before, plan.moves.len());
+    assert_eq!(rig.standing(1), [(5, 0), (9, 4)]);
+    assert_eq!(rig.node.remaining(), crate::order::Plan::default());
+    assert_eq!((rig.node.counted(), rig.node.service()), (14, Service::Serving));
+    assert_eq!(apply(&mut rig, 1, Some(halves())), Verdict::Done { found: false });
+}
+
+#[test]
+fn leased_parts_are_deferred_and_follow_when_the_lease_ends() {
+    let mut rig = Rig::h100s(1);
+    rig.ask(&open(812, 2));
+    let plan = rig.node.plan(&[(uuid(&rig, 0), Some(halves()))]).unwrap();
+    let whys: Vec<&str> = plan.deferred.iter().map(|d| d.why.as_str()).collect();
+    assert!(whys.iter().all(|why| why.contains("held by job 812")), "{whys:?}");
+    assert_eq!(whys.last(), Some(&"3g.40gb: 4:1 on gpu 0 is held by job 812"));
+    apply(&mut rig, 0, Some(halves()));
+    assert_eq!(rig.standing(0), [(5, 0), (19, 4), (19, 5)]);
+    assert!(matches!(rig.ask(&open(812, 2)), Verdict::Lease(leaves) if leaves.len() == 2));
+    rig.restart();
+    rig.ask(&close(812));
+    rig.settle();
+    assert_eq!(rig.standing(0), [(5, 0), (9, 4)]);
+}
+
+#[test]
+fn leaves_are_still_to_be_had_from_a_gpu_of_another_layout() {
+    let mut rig = Rig::h100s(1);
+    apply(&mut rig, 0, Some(halves()));
+    assert!(matches!(rig.ask(&open(1, 7)), Verdict::Lease(leaves) if leaves.len() == 7));
+    rig.ask(&close(1));
+    rig.settle();
+    assert_eq!(rig.standing(0), [(5, 0), (9, 4)]);
+    assert_eq!(apply(&mut rig, 0, None), DONE);
+    assert_eq!(rig.standing(0).len(), 7);
+}
+
+#[test]
+fn a_layout_that_hardware_refuses_is_rolled_back() {
+    let mut rig = Rig::h100s(1);
+    // Seven leaves are destroyed, the 4g is made, the 3g never.
+    rig.faults.extend([Fault::None; 8].into_iter().chain([Fault::Refuse; 3]));
+    apply(&mut rig, 0, Some(halves()));
+    rig.settle_awake(6);
+    assert!(rig.node.books().targets.is_empty());
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+}
+
+#[test]
+fn a_layout_that_the_gpu_cannot_have_is_refused() {
+    let mut rig = Rig::h100s(1);
+    let nonsense = Layout::Custom(vec![Slot { slices: 2, placement: Placement { start: 6, size: 2 } }]);
+    let (_, text) = refusal(apply(&mut rig, 0, Some(nonsense)));
+    assert_eq!(text, "gpu 0: NVIDIA H100 80GB HBM3 has no 2g at 6:2");
+}
+
+#[test]
+fn the_ordered_layout_comes_back_after_a_reboot_and_after_a_reset() {
+    let mut rig = Rig::h100s(1);
+    apply(&mut rig, 0, Some(halves()));
+    rig.reboot();
+    rig.settle();
+    assert_eq!(rig.standing(0), [(5, 0), (9, 4)]);
+    rig.gpus[0].instances.clear();
+    rig.scan();
+    assert_eq!(rig.standing(0), [(5, 0), (9, 4)]);
+}
+
+#[test]
+fn an_eviction_names_the_job_and_happens_only_by_force() {
+    let mut rig = Rig::h100s(1);
+    rig.ask(&open(812, 3));
+    let (_, text) = refusal(order(&mut rig, &Order::Evict { job: 812 }));
+    assert_eq!(
+        text,
+        "this takes away the leaves of job 812 of user 500 (3 leaves, 0 steps); --force does it all the same"
+    );
+    let forced = rig.node.order(&Order::Evict { job: 812 }, true);
+    assert_eq!(rig.carry(forced), Some(DONE));
+    assert!(rig.node.books().leases.is_empty());
+    assert_eq!(order(&mut rig, &Order::Evict { job: 812 }), Verdict::Done { found: false });
+}
+
+#[test]
+fn only_a_gpu_that_is_gone_is_forgotten_and_its_jobs_are_not_by_themselves() {
+    let mut rig = Rig::h100s(2);
+    let gpu = uuid(&rig, 0);
+    rig.ask(&open(1, 7));
+    let forget = Order::Forget { gpu };
+    assert!(refusal(order(&mut rig, &forget)).1.contains("cordon it instead"));
+    rig.gpus[0].health = Health::Lost;
+    rig.scan();
+    assert!(refusal(order(&mut rig, &forget)).1.contains("job 1 of user 500"));
+    rig.ask(&Ask::Close { job: 1, uid: 500, start: Some(job(1).start), how: crate::record::Ending::Epilog });
+    rig.gpus.remove(0);
+    rig.scan();
+    assert_eq!(order(&mut rig, &forget), DONE);
+    assert_eq!((rig.node.counted(), rig.node.service()), (7, Service::Serving));
+}
