@@ -19,6 +19,8 @@ pub mod attach;
 pub mod bpf;
 pub mod cgroup;
 pub mod program;
+#[cfg(test)]
+mod tests;
 
 use crate::caps;
 use cgroup::{Mounts, Spot};

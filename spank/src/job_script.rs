@@ -72,6 +72,8 @@ impl Script<'_> {
         let agent = Agent::new(self.config);
         match agent.close(self.close(self.job, &marker)) {
             Ok(()) => self.forget(),
+            // No step of it ever learnt what to open a lease for.
+            Err(_) if marker.known.is_none() => self.forget(),
             Err(e) => {
                 self.error(&format!("its lease outlives it for now: {e}"));
                 if let Err(e) = self.markers.end(self.job) {

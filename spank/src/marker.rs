@@ -1,8 +1,11 @@
 //! One file per job that has leaves on this node: `<run>/jobs/<job id>`.
 //!
 //! The prolog writes it, the epilog removes it, and every step in between learns from it, without asking slurmctld
-//! or the agent, whether its job has leaves. The directory is root's alone and on a file system that a reboot
-//! empties. It is not the truth about leases, the agent's journal is.
+//! or the agent, whether its job has leaves. An epilog that did not reach the agent moves it to `<run>/ended/<job id>`
+//! instead, and the next prolog ends that lease first: slurmctld gives a job's leaves away when its epilog is over.
+//!
+//! The directories are root's alone and on a file system that a reboot empties. They are not the truth about leases,
+//! the agent's journal is.
 
 use crate::gres::{self, Asked};
 use crate::slurm::Job;
@@ -42,47 +45,77 @@ impl Known {
     }
 }
 
-/// The directory of markers.
+/// The directories of markers.
 #[derive(Debug)]
-pub struct Markers(PathBuf);
+pub struct Markers {
+    jobs: PathBuf,
+    ended: PathBuf,
+}
 
 impl Markers {
     /// The markers below a run directory. Nothing is made before the first marker.
     pub fn below(run: &Path) -> Markers {
-        Markers(run.join("jobs"))
+        Markers { jobs: run.join("jobs"), ended: run.join("ended") }
     }
 
     /// Writes or replaces a job's marker, whole or not at all.
     pub fn write(&self, job: u32, marker: &Marker) -> io::Result<()> {
-        if let Some(run) = self.0.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(run)?;
-        }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        let next = self.0.join(format!(".{job}"));
+        private(&self.jobs)?;
+        let next = self.jobs.join(format!(".{job}"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
         file.write_all(&serde_json::to_vec(marker)?)?;
-        fs::rename(next, self.path(job))
+        fs::rename(next, self.jobs.join(job.to_string()))
     }
 
     /// A job's marker; `None` where there is none. One that cannot be read counts as "unknown".
     pub fn read(&self, job: u32) -> Option<Marker> {
-        match fs::read(self.path(job)) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or(Marker { known: None })),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => Some(Marker { known: None }),
-        }
+        read(&self.jobs.join(job.to_string()))
     }
 
     /// Removes a job's marker; one that is not there is no error.
     pub fn remove(&self, job: u32) -> io::Result<()> {
-        match fs::remove_file(self.path(job)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        remove(&self.jobs.join(job.to_string()))
     }
 
-    fn path(&self, job: u32) -> PathBuf {
-        self.0.join(job.to_string())
+    /// Remembers that a job has ended and its lease has not.
+    pub fn end(&self, job: u32) -> io::Result<()> {
+        private(&self.ended)?;
+        fs::rename(self.jobs.join(job.to_string()), self.ended.join(job.to_string()))
+    }
+
+    /// Jobs that have ended while the agent was away.
+    pub fn ended(&self) -> Vec<(u32, Marker)> {
+        let entries = fs::read_dir(&self.ended).into_iter().flatten().flatten();
+        let marker = |e: fs::DirEntry| Some((e.file_name().to_str()?.parse().ok()?, read(&e.path())?));
+        entries.filter_map(marker).collect()
+    }
+
+    /// Forgets a job that had ended: its lease has, too.
+    pub fn settle(&self, job: u32) -> io::Result<()> {
+        remove(&self.ended.join(job.to_string()))
+    }
+}
+
+/// Makes a directory that only its owner enters.
+fn private(dir: &Path) -> io::Result<()> {
+    if let Some(run) = dir.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(run)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn read(path: &Path) -> Option<Marker> {
+    match fs::read(path) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or(Marker { known: None })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(Marker { known: None }),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -106,6 +139,21 @@ mod tests {
         markers.remove(7).unwrap();
         markers.remove(7).unwrap();
         assert_eq!(markers.read(7), None);
+    }
+
+    #[test]
+    fn an_ended_job_is_remembered_until_settled_and_its_next_run_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let markers = Markers::below(dir.path());
+        assert_eq!(markers.ended(), []);
+        markers.write(7, &KNOWN).unwrap();
+        markers.end(7).unwrap();
+        assert_eq!(markers.read(7), None);
+        markers.write(7, &Marker { known: None }).unwrap();
+        assert_eq!(markers.ended(), [(7, KNOWN)]);
+        markers.settle(7).unwrap();
+        assert_eq!(markers.ended(), []);
+        assert_eq!(markers.read(7), Some(Marker { known: None }));
     }
 
     #[test]

@@ -136,8 +136,10 @@ impl Slurm for Host {
         update.node_names = node.as_ptr().cast_mut();
         update.reason = reason.as_ptr().cast_mut();
         update.node_state = sys::NODE_DRAIN;
+        // From 26.05 on slurmctld takes the user from the message's credential.
+        #[cfg(not(slurm_step_id_jobs))]
         // SAFETY: takes no argument, always succeeds.
-        update.reason_uid = unsafe { libc::geteuid() };
+        (update.reason_uid = unsafe { libc::geteuid() });
         // SAFETY: the message and its strings live until the call returns, which only reads them.
         check("slurm_update_node", unsafe { sys::slurm_update_node(&mut update) })
     }

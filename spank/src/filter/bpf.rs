@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 const PROG_LOAD: libc::c_long = 5;
-const PROG_ATTACH: libc::c_long = 8;
+pub(super) const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
 const PROG_QUERY: libc::c_long = 16;
 
@@ -78,12 +78,12 @@ pub(super) fn load(code: &[Insn]) -> io::Result<OwnedFd> {
 
 /// Attaches a program beside those that are there.
 pub(super) fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    change(PROG_ATTACH, cgroup, program)
+    change(PROG_ATTACH, cgroup, program, ALLOW_MULTI)
 }
 
 /// Takes a program off again.
 pub(super) fn detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    change(PROG_DETACH, cgroup, program)
+    change(PROG_DETACH, cgroup, program, 0)
 }
 
 /// Ids of the programs that decide in this cgroup, those of its ancestors included.
@@ -104,12 +104,17 @@ pub(super) fn effective(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-fn change(command: libc::c_long, cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn change(
+    command: libc::c_long,
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    attach_flags: u32,
+) -> io::Result<()> {
     let mut attr = Attach {
         target_fd: cgroup.as_raw_fd() as u32,
         attach_bpf_fd: program.as_raw_fd() as u32,
         attach_type: CGROUP_DEVICE,
-        attach_flags: if command == PROG_ATTACH { ALLOW_MULTI } else { 0 },
+        attach_flags,
     };
     // SAFETY: the attr holds numbers only.
     unsafe { bpf(command, &mut attr) }.map(|_| ())
