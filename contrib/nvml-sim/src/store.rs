@@ -123,11 +123,11 @@ impl Store {
         change: impl FnOnce(&mut Machine) -> Result<T, E>,
     ) -> Result<Result<T, E>, StoreError> {
         let _lock = self.lock()?;
-        let mut machine = self.read()?.1;
+        let before = self.snapshot()?;
+        let mut machine = (*before).clone();
         machine.forget_dead(Pid::alive);
-        let before = machine.clone();
         let done = change(&mut machine);
-        if done.is_ok() && machine != before {
+        if done.is_ok() && machine != *before {
             self.write(machine)?;
         }
         Ok(done)
@@ -196,6 +196,9 @@ impl Store {
         file.set_permissions(PermissionsExt::from_mode(0o644)).map_err(io)?;
         file.write_all(&text).map_err(io)?;
         std::fs::rename(&fresh, &path).map_err(io)?;
+        let machine = Arc::new(machine);
+        let written = Cached { file, machine: Arc::clone(&machine) };
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
         self.show(&machine)
     }
 

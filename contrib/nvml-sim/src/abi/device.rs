@@ -141,6 +141,19 @@ exports! {
         memory.put(MemoryV2 { version, total: total * MIB, reserved: 0, free, used: used * MIB })
     }
 
+    /// `nvmlDeviceGetBAR1MemoryInfo`: a window as large as the next power of two above the memory, as boards show;
+    /// a MIG device has its share of it. Nothing is mapped.
+    fn nvmlDeviceGetBAR1MemoryInfo(device: Handle, memory: Out<Memory>) on device |call| {
+        let spec = call.parent(device)?.1.spec()?;
+        let window = spec.memory_mib.next_power_of_two() * MIB;
+        let total = if call.is_mig_device(device)? {
+            window / u64::from(spec.units) * u64::from(call.mig_device(device)?.instance.size)
+        } else {
+            window
+        };
+        memory.put(Memory { total, free: total, used: 0 })
+    }
+
     /// `nvmlDeviceGetArchitecture`.
     fn nvmlDeviceGetArchitecture(device: Handle, architecture: Out<u32>) on device |call| {
         architecture.put(call.parent(device)?.1.spec()?.architecture.number())
