@@ -101,9 +101,10 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Ends a step's grant.
+    /// Ends a step's grant. It does not wait for an agent that is being restarted: that one will find the grant's
+    /// holder gone.
     pub fn release(&self, grant: ReleaseGrant) -> Result<(), AgentError> {
-        self.ask(&Request::Release(grant)).map(|_| ())
+        self.try_once(&Request::Release(grant)).map(|_| ()).map_err(|e| self.classify(e))
     }
 
     /// Ends a job's lease.
@@ -116,14 +117,20 @@ impl<'a> Agent<'a> {
     /// Every request may be repeated: the agent answers the second like the first.
     fn ask(&self, request: &Request) -> Result<Reply, AgentError> {
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let answer = Client::connect(&self.config.socket, PROGRAM, left).and_then(|mut c| c.ask(request));
-            match answer {
+            match self.try_once(request) {
                 Ok(reply) => return Ok(reply),
-                Err(e) if passes(&e) && left > PAUSE => std::thread::sleep(PAUSE),
+                Err(e) if passes(&e) && self.left() > PAUSE => std::thread::sleep(PAUSE),
                 Err(e) => return Err(self.classify(e)),
             }
         }
+    }
+
+    fn try_once(&self, request: &Request) -> Result<Reply, ClientError> {
+        Client::connect(&self.config.socket, PROGRAM, self.left())?.ask(request)
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     fn classify(&self, error: ClientError) -> AgentError {

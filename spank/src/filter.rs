@@ -25,10 +25,13 @@ mod tests;
 use crate::caps;
 use cgroup::{Mounts, Spot};
 use migshare_proto::StepId;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why a task cannot be guarded; it must not run then.
 #[derive(Debug, thiserror::Error)]
@@ -97,16 +100,41 @@ pub fn prefix(node: &str, job: u32, step: Option<StepId>) -> String {
     }
 }
 
-/// Removes empty cgroups of ours beside this process: those that a killed slurmstepd left.
+/// Removes cgroups of ours beside this process: those that a killed slurmstepd left. One in which something still
+/// runs stays, and keeps its filter.
 pub fn sweep(prefix: &str) {
-    let Ok(places) = Mounts::read().and_then(|m| m.of(std::process::id() as i32)) else { return };
-    for parent in [places.unified, places.devices].into_iter().flatten() {
-        let Ok(entries) = fs::read_dir(parent.dir) else { continue };
-        for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(prefix)) {
-            // Not empty means that something of the job still runs; it keeps its filter.
-            let _ = fs::remove_dir(entry.path());
+    for dir in left_behind(prefix) {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// As [`sweep`], and kills what still runs in them. For a job that is over: its leaves are another job's next.
+pub fn sweep_and_kill(prefix: &str) {
+    for dir in left_behind(prefix) {
+        // A process that forks while it is being killed needs another round.
+        for _ in 0..KILL_ROUNDS {
+            if fs::remove_dir(&dir).is_ok() {
+                break;
+            }
+            let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in list.lines().filter_map(|pid| pid.parse().ok()) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(KILL_PAUSE);
         }
     }
+}
+
+/// Rounds of killing, and the pause after each: a process in a system call of its driver takes its time.
+const KILL_ROUNDS: u32 = 40;
+const KILL_PAUSE: Duration = Duration::from_millis(25);
+
+fn left_behind(prefix: &str) -> Vec<PathBuf> {
+    let Ok(places) = Mounts::read().and_then(|m| m.of(std::process::id() as i32)) else { return Vec::new() };
+    let parents = [places.unified, places.devices].into_iter().flatten();
+    let entries = parents.filter_map(|parent| fs::read_dir(parent.dir).ok()).flatten().flatten();
+    let ours = entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix));
+    ours.map(|e| e.path()).collect()
 }
 
 impl Filter {

@@ -36,7 +36,6 @@ pub fn prolog(config: &Config, slurm: &dyn Slurm) {
 /// The epilog hook.
 pub fn epilog(config: &Config, slurm: &dyn Slurm) {
     let Some(job) = slurm.item(Item::Job) else { return };
-    filter::sweep(&filter::prefix(&config.node, job, None));
     Script { config, slurm, job, markers: Markers::below(&config.run) }.epilog();
 }
 
@@ -65,7 +64,10 @@ impl Script<'_> {
     }
 
     fn epilog(&self) {
-        let Some(marker) = self.markers.read(self.job) else { return };
+        let cgroups = filter::prefix(&self.config.node, self.job, None);
+        let Some(marker) = self.markers.read(self.job) else { return filter::sweep(&cgroups) };
+        // Slurm kills what a job leaves behind, but not what slurmstepd had no time to tell it of.
+        filter::sweep_and_kill(&cgroups);
         if marker.known.is_some_and(|k| !k.asked) {
             return self.forget();
         }
