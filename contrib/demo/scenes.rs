@@ -1,6 +1,6 @@
 //! The scenes of the demo, in order. Each types what a user would type, and fails when something differs.
 
-use migshare_harness::{Cluster, Outcome, Result, Sight, ensure, sight, wait};
+use migshare_harness::{Cluster, Outcome, Result, Sight, ensure, sight};
 
 /// One leaf for each of three tasks.
 pub(crate) fn three_tasks(cluster: &mut Cluster) -> Result<String> {
@@ -11,10 +11,18 @@ pub(crate) fn three_tasks(cluster: &mut Cluster) -> Result<String> {
 
 /// More leaves than one GPU has.
 pub(crate) fn nine_leaves(cluster: &mut Cluster) -> Result<String> {
-    let seen = show_run(cluster, "srun -N1 --gres=mig:9 --mig-share -n9 leaf-witness")?;
+    let line = "srun -N1 --gres=mig:9 --mig-share -n9 hold nine";
+    println!("$ {line}        # each task shows what it has, then waits");
+    let mut running = cluster.user().start(line)?;
+    running.until_printed(9, "holding nine")?;
+    let seen = Sight::read_all(&running.stdout())?;
+    show(&seen);
     sight::each_has_own(&seen, 9, 1)?;
+    show_status(cluster, &seen[0].node, 9)?;
+    cluster.release("nine")?;
+    running.wait()?.ok()?;
     ensure(sight::gpus(&seen) == 2, || format!("nine leaves on {} GPUs", sight::gpus(&seen)))?;
-    Ok("nine tasks had nine leaves on two GPUs".to_owned())
+    Ok("nine tasks had nine leaves on two GPUs and `migshare status` showed them".to_owned())
 }
 
 /// Two steps of one job run at the same time; the agent's picture is shown while they do.
@@ -25,7 +33,7 @@ pub(crate) fn two_steps(cluster: &mut Cluster) -> Result<String> {
     println!("$ sbatch {options} <<'EOF'\n{script}\nEOF");
     let job = cluster.user().sbatch(options, script)?;
     job.until_printed(4, "holding steps")?;
-    show_status(cluster, &job.field("NodeList")?)?;
+    show_status(cluster, &job.field("NodeList")?, 4)?;
     cluster.release("steps")?;
     job.until_completed()?;
     let seen = job.sights()?;
@@ -52,22 +60,23 @@ fn show_run(cluster: &Cluster, line: &str) -> Result<Vec<Sight>> {
 
 fn show(seen: &[Sight]) {
     for task in seen {
-        let number = task.task.unwrap_or_default();
+        let (step, number) = (task.step.unwrap_or_default(), task.task.unwrap_or_default());
         for leaf in &task.leaves {
+            let gpu = leaf.gpu.get(..12).unwrap_or(&leaf.gpu);
             println!(
-                "  {} task {number}: NVML shows {} {} ({} MiB)",
+                "  {} step {step} task {number}: NVML shows {} {}, {} MiB, of {gpu}…",
                 task.node, leaf.uuid, leaf.name, leaf.memory_mib
             );
         }
     }
 }
 
-/// The status of a node as an admin sees it, and whether it knows the job's four leaves.
-fn show_status(cluster: &mut Cluster, node: &str) -> Result {
+/// The status of a node as an admin sees it, and whether it knows the job's leaves.
+fn show_status(cluster: &mut Cluster, node: &str, leaves: usize) -> Result {
     let socket = cluster.node(node).home.socket();
     let Outcome { stdout, .. } =
         cluster.root().run(&format!("migshare --socket {} status", socket.display()))?.ok()?;
     println!("$ migshare status        # on {node}, meanwhile\n{}", stdout.trim_end());
     let leased = cluster.node(node).leased()?;
-    ensure(leased == 4, || format!("{leased} leaves leased on {node}, not 4"))
+    ensure(leased == leaves, || format!("{leased} leaves leased on {node}, not {leaves}"))
 }

@@ -67,6 +67,12 @@ pub fn write(path: &Path, text: &str) -> Result {
     std::fs::write(path, text).map_err(|cause| file(&path.display().to_string(), cause))
 }
 
+/// Gives a file a mode.
+pub fn set_mode(path: &Path, mode: u32) -> Result {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(|cause| file(&path.display().to_string(), cause))
+}
+
 /// The error for a file.
 pub(crate) fn file(what: &str, cause: std::io::Error) -> Trouble {
     Trouble::File { what: what.to_owned(), cause }

@@ -20,6 +20,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     site: Site,
     ports: Ports,
+    /// What another cluster with these ports left behind.
+    old_filters: Vec<String>,
     dir: TempDir,
 }
 
@@ -41,7 +43,9 @@ impl Cluster {
             make_dir(&dir.path().join("spool").join(&name), 0o755)?;
             nodes.push(Node::prepare(Home::new(dir.path(), &name), &site, kit.clone())?);
         }
-        Ok(Cluster { controller: Vec::new(), nodes, site, ports: Ports::claim()?, dir })
+        let ports = Ports::claim()?;
+        let old_filters = leftovers::filters(ports.first_job());
+        Ok(Cluster { controller: Vec::new(), nodes, site, ports, old_filters, dir })
     }
 
     /// Starts everything and waits until all nodes are idle.
@@ -114,10 +118,7 @@ impl Cluster {
             let left = self.job_processes();
             if left.is_empty() { Ok(()) } else { Err(leftovers::show(&left)) }
         })?;
-        wait::until("without a device filter", || {
-            let left = leftovers::filters(self.first_job());
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-        })?;
+        self.settle_filters()?;
         for node in &mut self.nodes {
             node.kill_agent();
             node.start_agent()?;
@@ -167,14 +168,15 @@ impl Cluster {
         write(&self.slurm_conf(), &config::slurm_conf(dir, &self.site, &self.ports, leaves))?;
         write(&self.path("etc/gres.conf"), &config::gres_conf(&self.site, leaves))?;
         write(&self.path("etc/plugstack.conf"), &config::plugstack_conf(dir))?;
-        write(&self.path("etc/cgroup.conf"), config::cgroup_conf())
+        write(&self.path("etc/cgroup.conf"), config::cgroup_conf())?;
+        write(&self.path("bin/health-check"), &config::health_check(dir))?;
+        artifacts::set_mode(&self.path("bin/health-check"), 0o755)
     }
 
     fn start_munge(&mut self) -> Result {
         let (key, socket) = (self.path("etc/munge.key"), self.path("run/munge.socket"));
         write(&key, &random_key()?)?;
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o400))
-            .map_err(|e| artifacts::file("munge.key", e))?;
+        artifacts::set_mode(&key, 0o400)?;
         let mut command = daemon::command("munged");
         command.args(["--foreground", "--force"]).env("SLURM_CONF", self.slurm_conf());
         for (option, file) in [
@@ -200,6 +202,21 @@ impl Cluster {
         command.args(["-D", "-f"]).arg(self.slurm_conf()).env("SLURM_CONF", self.slurm_conf());
         self.controller.push(Daemon::start("slurmctld", command, &self.path("log/slurmctld.out.log"))?);
         Ok(())
+    }
+
+    /// A device filter that was still in use when its job ended goes with the next job on the node.
+    fn settle_filters(&self) -> Result {
+        let left =
+            || leftovers::filters(self.first_job()).into_iter().filter(|f| !self.old_filters.contains(f));
+        if left().next().is_none() {
+            return Ok(());
+        }
+        self.root().run(&format!("srun -N{} true", self.nodes.len()))?.ok()?;
+        self.until_idle()?;
+        wait::until("without a device filter", || {
+            let left: Vec<String> = left().collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })
     }
 
     fn without_leases(&self) -> std::result::Result<(), String> {

@@ -17,6 +17,11 @@ pub fn slurm_conf(dir: &Path, site: &Site, ports: &Ports, leaves: u32) -> String
     } else {
         "ProctrackType=proctrack/linuxproc\nPrologFlags=Alloc"
     };
+    let health = if site.health_check {
+        format!("HealthCheckProgram={d}/bin/health-check\nHealthCheckInterval=3")
+    } else {
+        "HealthCheckInterval=0".to_owned()
+    };
     let mut text = format!(
         "ClusterName=throwaway
 SlurmctldHost=localhost(127.0.0.1)
@@ -35,6 +40,7 @@ SlurmdLogFile={d}/log/slurmd.%n.log
 SlurmdDebug=verbose
 PlugStackConfig={d}/etc/plugstack.conf
 {tracking}
+{health}
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
@@ -61,6 +67,12 @@ GresTypes=mig
     let all = site.node_names().join(",");
     let _ = writeln!(text, "PartitionName=main Nodes={all} Default=YES MaxTime=INFINITE State=UP");
     text
+}
+
+/// The program that Slurm runs on every node, as root, to see how it is.
+pub fn health_check(dir: &Path) -> String {
+    let d = dir.display();
+    format!("#!/bin/sh\nexec {d}/bin/migshare health --config {d}/nodes/$SLURMD_NODENAME/agent.toml\n")
 }
 
 /// gres.conf: the leaves are counted, never listed as files.

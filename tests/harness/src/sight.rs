@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub struct Sight {
     /// Name of the node that it ran on.
     pub node: String,
+    /// Number of the step; none outside of a step.
+    pub step: Option<u32>,
     /// Number of the task in its step; none outside of a step.
     pub task: Option<u32>,
     /// User id.
@@ -41,13 +43,13 @@ pub struct SeenLeaf {
 }
 
 impl Sight {
-    /// The sights in a text, one JSON object a line, ordered by node and task. Other lines are not ours.
+    /// The sights in a text, one JSON object a line, ordered by node, step and task. Other lines are not ours.
     pub fn read_all(text: &str) -> Result<Vec<Sight>> {
         let lines = text.lines().filter(|line| line.starts_with("{\"node\""));
         let mut sights = lines
             .map(|line| serde_json::from_str(line).map_err(|e| Trouble::Unexpected(format!("{e}: {line}"))))
             .collect::<Result<Vec<Sight>>>()?;
-        sights.sort_by(|a, b| (&a.node, a.task).cmp(&(&b.node, b.task)));
+        sights.sort_by(|a, b| (&a.node, a.step, a.task).cmp(&(&b.node, b.step, b.task)));
         Ok(sights)
     }
 

@@ -13,12 +13,20 @@ pub struct Site {
     pub layout: &'static str,
     /// Whether Slurm tracks processes by cgroup and makes an extern step for each job.
     pub contain: bool,
+    /// Whether Slurm runs `migshare health` on every node.
+    pub health_check: bool,
 }
 
 impl Site {
     /// One node with two H100: fourteen leaves.
-    pub const ONE_NODE: Site =
-        Site { nodes: 1, gpus: 2, model: "h100-sxm-80", layout: "uniform", contain: false };
+    pub const ONE_NODE: Site = Site {
+        nodes: 1,
+        gpus: 2,
+        model: "h100-sxm-80",
+        layout: "uniform",
+        contain: false,
+        health_check: false,
+    };
 
     /// Two nodes with two H100 each: fourteen leaves on either.
     pub const TWO_NODES: Site = Site { nodes: 2, ..Site::ONE_NODE };
