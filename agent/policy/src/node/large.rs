@@ -12,7 +12,7 @@ impl Node {
     pub(super) fn pick_large(&self, now: i64, bid: &Bid, need: Need) -> Result<Vec<Pick>, Refused> {
         let price = self.price(need).ok_or_else(|| self.no_such_size(need))?;
         let count = bid.leaves / price.leaves;
-        if bid.leaves % price.leaves != 0 {
+        if !bid.leaves.is_multiple_of(price.leaves) {
             return Err(wrong_charge(bid.leaves, &price));
         }
         let picks = self.pick(count, Some(need), bid.direction);
