@@ -58,6 +58,10 @@ pub struct Config {
     pub nvml_library: Option<PathBuf>,
     /// The kernel's process file system.
     pub proc_root: PathBuf,
+    /// How the shapes of instances may change.
+    pub reshape: Reshape,
+    /// Where others can see what happens.
+    pub metrics: Metrics,
     /// What concerns Slurm.
     pub slurm: Slurm,
 }
@@ -84,6 +88,39 @@ pub enum Placing {
     Pack,
     /// Over as many GPUs as possible.
     Spread,
+}
+
+/// How the shapes of instances may change for requests larger than a leaf.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reshape {
+    /// Most changes of shape that the jobs of one user may cause within the window.
+    pub per_user: u32,
+    /// The window in seconds.
+    pub window: u32,
+    /// When larger instances are cut to the layout again.
+    pub give_back: GiveBack,
+}
+
+/// When larger instances are cut to the layout again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GiveBack {
+    /// When their job ends.
+    #[default]
+    AtOnce,
+    /// When their place is needed.
+    Lazily,
+}
+
+/// Where others can see what happens. Nothing where not given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address for Prometheus, `/live` and `/ready`, for example `127.0.0.1:9846`.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Directory for dcgm-exporter's `--hpc-job-mapping-dir`.
+    pub hpc_job_dir: Option<PathBuf>,
 }
 
 /// What concerns Slurm.
@@ -114,8 +151,16 @@ impl Default for Config {
             socket: PathBuf::from("/run/migshare/agent.sock"),
             nvml_library: None,
             proc_root: PathBuf::from("/proc"),
+            reshape: Reshape::default(),
+            metrics: Metrics::default(),
             slurm: Slurm::default(),
         }
+    }
+}
+
+impl Default for Reshape {
+    fn default() -> Reshape {
+        Reshape { per_user: 60, window: 3600, give_back: GiveBack::default() }
     }
 }
 

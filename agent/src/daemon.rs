@@ -8,11 +8,13 @@
 //!     signals, watchdog             \--- Seen ---/
 //! ```
 
-use crate::config::{Config, LayoutName, Placing};
+use crate::config::{Config, GiveBack, LayoutName, Placing};
 use crate::driver::{self, About, Driver, Event, Inbox, Outlets};
 use crate::hardware::{self, Source};
 use crate::holders;
+use crate::hpc_jobs;
 use crate::journal::Journal;
+use crate::metrics::{Meters, http};
 use crate::notify::{self, Notifier};
 use crate::process;
 use crate::server;
@@ -20,11 +22,12 @@ use crate::slurm::{Slurm, keeper};
 use anyhow::Context;
 use migshare_policy::Books;
 use migshare_policy::layout::Layout;
-use migshare_policy::node::{Rules, Service};
+use migshare_policy::node::{Reshaping, Rules, Service};
 use migshare_policy::placement::Direction;
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -53,6 +56,8 @@ struct Follow {
     service: watch::Receiver<Service>,
     holders: watch::Receiver<BTreeSet<migshare_policy::record::Holder>>,
     leases: watch::Receiver<usize>,
+    changes: watch::Receiver<u64>,
+    meters: Meters,
 }
 
 /// Reads the journal and joins driver and hardware thread.
@@ -72,14 +77,19 @@ fn assemble(config: &Config, inbox: &Inbox) -> anyhow::Result<(Driver, Follow)> 
         })?;
     }
     tracing::info!(records = replay.records.len(), leases = books.leases.len(), "journal read");
+    let meters = Meters::new().context("metrics")?;
     let source = Source { library: config.nvml_library.clone(), proc_root: config.proc_root.clone() };
-    let effects = hardware::start(source, inbox.clone()).context("thread for NVML")?;
+    let effects = hardware::start(source, meters.clone(), inbox.clone()).context("thread for NVML")?;
     let about = about(config)?;
     let (service, service_rx) = watch::channel(Service::Starting);
     let (holders, holders_rx) = watch::channel(BTreeSet::new());
     let (leases, leases_rx) = watch::channel(0);
-    let driver = Driver::new(about, books, journal, effects, Outlets { service, holders, leases });
-    Ok((driver, Follow { service: service_rx, holders: holders_rx, leases: leases_rx }))
+    let (changes, changes_rx) = watch::channel(0);
+    let outlets = Outlets { service, holders, leases, changes, meters: meters.clone() };
+    let driver = Driver::new(about, books, journal, effects, outlets);
+    let follow =
+        Follow { service: service_rx, holders: holders_rx, leases: leases_rx, changes: changes_rx, meters };
+    Ok((driver, follow))
 }
 
 fn about(config: &Config) -> anyhow::Result<About> {
@@ -91,9 +101,14 @@ fn about(config: &Config) -> anyhow::Result<About> {
         Placing::Pack => Direction::Pack,
         Placing::Auto | Placing::Spread => Direction::Spread,
     };
+    let reshaping = Reshaping {
+        per_user: config.reshape.per_user,
+        window: config.reshape.window.into(),
+        lazy: config.reshape.give_back == GiveBack::Lazily,
+    };
     Ok(About {
         node: config.node.clone(),
-        rules: Rules { layout, direction, reshaping: migshare_policy::node::Reshaping::default() },
+        rules: Rules { layout, direction, reshaping },
         direction_follows_driver: config.placement == Placing::Auto,
         boot: process::boot_id(&config.proc_root).context("the kernel's boot id")?,
     })
@@ -110,6 +125,13 @@ async fn live(config: &Config, inbox: Inbox, follow: Follow, notifier: &Notifier
         server::bind(&config.socket).with_context(|| format!("socket {}", config.socket.display()))?;
     tokio::spawn(holders::watch(follow.holders, inbox.clone()));
     tokio::spawn(server::serve(listener, inbox.clone()));
+    if let Some(address) = config.metrics.listen {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("metrics at {address}"))?;
+        tokio::spawn(http::serve(listener, follow.meters, inbox.clone()));
+    }
+    if let Some(dir) = config.metrics.hpc_job_dir.clone() {
+        tokio::spawn(hpc_jobs::keep(dir, follow.changes, inbox.clone()));
+    }
     let follows = keeper::Follows { service: follow.service.clone(), leases: follow.leases };
     let slurm = Slurm::new(&config.node, &config.slurm);
     tokio::spawn(keeper::keep(slurm, config.slurm.drain, config.slurm.interval(), follows, inbox.clone()));

@@ -20,6 +20,7 @@ mod turn;
 
 use crate::hardware::{Opened, Order};
 use crate::journal::Journal;
+use crate::metrics::Meters;
 use migshare_policy::node::{Ask, Effect, Node, Rules, Seen, Service};
 use migshare_policy::record::Holder;
 use migshare_policy::topology::GpuReport;
@@ -95,6 +96,10 @@ pub struct Outlets {
     pub holders: watch::Sender<BTreeSet<Holder>>,
     /// Number of open leases.
     pub leases: watch::Sender<usize>,
+    /// Moves whenever the node may have changed.
+    pub changes: watch::Sender<u64>,
+    /// What is counted.
+    pub meters: Meters,
 }
 
 /// The driver's state.

@@ -3,12 +3,14 @@
 //! a thread of their own.
 
 use crate::driver::{Event, Inbox};
+use crate::metrics::Meters;
 use migshare_nvml::{MigChange, NvmlError, Session, Versions};
 use migshare_policy::node::{Effect, Seen};
 use migshare_policy::record::LeafId;
 use migshare_proto::GpuUuid;
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Instant;
 
 /// What the thread is told to do.
 #[derive(Debug)]
@@ -38,10 +40,10 @@ pub struct Opened {
 }
 
 /// Starts the thread. It ends when the sender is dropped.
-pub fn start(source: Source, inbox: Inbox) -> std::io::Result<mpsc::Sender<Order>> {
+pub fn start(source: Source, meters: Meters, inbox: Inbox) -> std::io::Result<mpsc::Sender<Order>> {
     let (orders, queue) = mpsc::channel();
     let run = move || {
-        let mut hardware = Hardware { source, inbox, session: None };
+        let mut hardware = Hardware { source, meters, inbox, session: None };
         for order in queue {
             match order {
                 Order::Effect(effect) => hardware.carry_out(effect),
@@ -55,6 +57,7 @@ pub fn start(source: Source, inbox: Inbox) -> std::io::Result<mpsc::Sender<Order
 
 struct Hardware {
     source: Source,
+    meters: Meters,
     inbox: Inbox,
     session: Option<Session>,
 }
@@ -91,7 +94,10 @@ impl Hardware {
 
     fn create(&mut self, leaf: LeafId, profile: u32) {
         let at = leaf.place.placement;
-        match self.with(|s| s.create(&leaf.place.gpu, profile, at)) {
+        let started = Instant::now();
+        let made = self.with(|s| s.create(&leaf.place.gpu, profile, at));
+        self.meters.reconfigured("make", made.is_ok(), started.elapsed());
+        match made {
             Ok(instance) => self.tell(Seen::Made { leaf, instance }),
             Err(e) => {
                 let gpu = leaf.place.gpu.clone();
@@ -103,7 +109,10 @@ impl Hardware {
     }
 
     fn destroy(&mut self, leaf: LeafId, gi: u32) {
-        match self.with(|s| s.destroy(&leaf.place.gpu, gi)) {
+        let started = Instant::now();
+        let gone = self.with(|s| s.destroy(&leaf.place.gpu, gi));
+        self.meters.reconfigured("destroy", gone.is_ok(), started.elapsed());
+        match gone {
             Ok(()) => self.tell(Seen::Removed { leaf }),
             Err(e) => {
                 let gpu = leaf.place.gpu.clone();
@@ -119,7 +128,9 @@ impl Hardware {
         if let Some(session) = &self.session {
             return what(session);
         }
-        let session = Session::open(self.source.library.as_deref(), &self.source.proc_root)?;
+        let mut session = Session::open(self.source.library.as_deref(), &self.source.proc_root)?;
+        let meters = self.meters.clone();
+        session.observe(Box::new(move |call, code, took| meters.nvml(call, code, took)));
         let opened = Opened { versions: session.versions()?, caps_major: session.caps_major() };
         self.inbox.send(Event::NvmlOpened(opened));
         what(self.session.insert(session))

@@ -8,6 +8,7 @@
 //!  ├ driver     the thread that owns the node's state        journal    what survives a crash
 //!  ├ hardware   the thread that owns NVML                    holders    processes that hold grants
 //!  ├ server     the socket                                   slurm      drain, resume, what runs here
+//!  ├ metrics    Prometheus                                 hpc_jobs   job ids for dcgm-exporter
 //!  └ notify, process, config, logging
 //! cli        migshare
 //! ```
@@ -20,8 +21,10 @@ pub mod daemon;
 pub mod driver;
 pub mod hardware;
 pub mod holders;
+pub mod hpc_jobs;
 pub mod journal;
 pub mod logging;
+pub mod metrics;
 pub mod notify;
 pub mod process;
 pub mod server;

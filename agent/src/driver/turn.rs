@@ -8,6 +8,7 @@ use super::{Driver, REPAIR, Waiting, now, told};
 use crate::wire;
 use migshare_policy::node::{Effect, Node, Proposal, Verdict};
 use migshare_policy::record::Record;
+use migshare_proto::Reply;
 use migshare_proto::message::ErrorCode;
 use std::time::Instant;
 
@@ -80,7 +81,7 @@ impl Driver {
 
     fn finish(&mut self, mut turn: Turn) -> bool {
         if !turn.records.is_empty()
-            && let Err(error) = self.journal.append(&turn.records)
+            && let Err(error) = self.append(&turn.records)
         {
             tracing::error!(%error, "journal cannot be written: nothing was changed");
             self.repair = Some(Instant::now() + REPAIR);
@@ -100,7 +101,17 @@ impl Driver {
         for (asked, verdict) in turn.verdicts {
             self.reply(asked, verdict);
         }
+        if changed {
+            self.outlets.changes.send_modify(|n| *n += 1);
+        }
         changed
+    }
+
+    fn append(&mut self, records: &[Record]) -> std::io::Result<()> {
+        let started = Instant::now();
+        let done = self.journal.append(records);
+        self.outlets.meters.journal(done.is_ok(), started.elapsed());
+        done
     }
 
     /// Serves those who need no record, and tells the others why not.
@@ -123,6 +134,9 @@ impl Driver {
         let caps_major = self.opened.as_ref().and_then(|o| o.caps_major);
         if let Some(reply) = wire::reply(verdict, caps_major) {
             told::reply(&asked.ask, &reply);
+            if let Reply::Refused(refused) = &reply {
+                self.outlets.meters.refused(refused.reason);
+            }
             let _ = asked.reply.send(reply);
         } else if asked.until <= Instant::now() {
             let text = "instances for this lease are still being made; try again";

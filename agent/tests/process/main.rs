@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod hostile;
 mod lease;
+mod metrics;
 mod node;
 mod restart;
 mod rig;

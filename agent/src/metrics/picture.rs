@@ -1,0 +1,91 @@
+//! Figures that the status shows: built anew at each scrape, so that what is gone leaves no series behind.
+
+use super::table;
+use migshare_proto::status::{GpuState, GpuStatus, LeafState, LeafStatus, Status};
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{GaugeVec, Opts};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// The families of one picture.
+pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus::Error> {
+    let mut out = Gauges::default();
+    let Status { version, driver, cuda, layout, .. } = status;
+    out.set("migshare_build_info", &[version, driver, cuda, layout], 1.0)?;
+    let grants: usize = status.leases.iter().map(|l| l.grants.len()).sum();
+    for (name, value) in [
+        ("migshare_leaves_counted", f64::from(status.counted)),
+        ("migshare_leaves_usable", f64::from(status.usable)),
+        ("migshare_leases", status.leases.len() as f64),
+        ("migshare_grants", grants as f64),
+        ("migshare_problems", status.problems.len() as f64),
+    ] {
+        out.set(name, &[], value)?;
+    }
+    for gpu in &status.gpus {
+        gpu_gauges(&mut out, gpu)?;
+    }
+    Ok(out.0.into_values().flat_map(|gauge| gauge.collect()).collect())
+}
+
+fn gpu_gauges(out: &mut Gauges, gpu: &GpuStatus) -> Result<(), prometheus::Error> {
+    let index = gpu.index.to_string();
+    let at = index.as_str();
+    out.set("migshare_gpu_info", &[at, &gpu.uuid.0, &gpu.pci_bus_id, &gpu.model], 1.0)?;
+    out.set("migshare_gpu_serving", &[at], f64::from(u8::from(gpu.state == GpuState::Serving)))?;
+    out.set("migshare_gpu_stranded_compute_slices", &[at], f64::from(stranded(gpu)))?;
+    out.set("migshare_fragmentation_ratio", &[at], fragmentation(gpu))?;
+    for (state, name) in
+        [(LeafState::Free, "free"), (LeafState::Leased, "leased"), (LeafState::Quarantined, "quarantined")]
+    {
+        let n = gpu.leaves.iter().filter(|l| l.state == state).count();
+        out.set("migshare_leaves", &[at, name], n as f64)?;
+    }
+    gpu.leaves.iter().try_for_each(|leaf| leaf_gauges(out, at, leaf))
+}
+
+fn leaf_gauges(out: &mut Gauges, gpu: &str, leaf: &LeafStatus) -> Result<(), prometheus::Error> {
+    let (name, gi) = (format!("{gpu}/{}", leaf.placement), leaf.gi.to_string());
+    let (start, size) = (leaf.placement.start.to_string(), leaf.placement.size.to_string());
+    out.set("migshare_leaf_info", &[gpu, &name, &gi, &leaf.profile, &leaf.uuid, &start, &size], 1.0)?;
+    match leaf.job {
+        Some(job) => out.set("migshare_lease_job_info", &[gpu, &name, &gi, &job.job.to_string()], 1.0),
+        None => Ok(()),
+    }
+}
+
+/// Compute slices that no instance covers. Sizes are looked up in the GPU's price list, which has every plain profile.
+fn stranded(gpu: &GpuStatus) -> u8 {
+    let slices = |profile: &str| gpu.prices.iter().find(|p| p.profile == profile).map_or(0, |p| p.slices);
+    let all = gpu.prices.iter().map(|p| p.slices).max().unwrap_or(0);
+    all.saturating_sub(gpu.leaves.iter().map(|l| slices(&l.profile)).sum())
+}
+
+/// Share of the units of free leaves that lie outside the largest run of them; 0 where none is free.
+fn fragmentation(gpu: &GpuStatus) -> f64 {
+    let free =
+        gpu.leaves.iter().filter(|l| l.state == LeafState::Free).fold(0, |m, l| m | l.placement.mask());
+    let (mut largest, mut run) = (0, 0);
+    for unit in 0..u64::BITS {
+        run = if free >> unit & 1 == 1 { run + 1 } else { 0 };
+        largest = largest.max(run);
+    }
+    if free == 0 { 0.0 } else { 1.0 - f64::from(largest) / f64::from(free.count_ones()) }
+}
+
+/// Gauges by name, made when first set.
+#[derive(Default)]
+struct Gauges(BTreeMap<&'static str, GaugeVec>);
+
+impl Gauges {
+    fn set(&mut self, name: &str, labels: &[&str], value: f64) -> Result<(), prometheus::Error> {
+        let row = table::row(name)?;
+        let gauge = match self.0.entry(row.name) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => free.insert(GaugeVec::new(Opts::new(row.name, row.help), row.labels)?),
+        };
+        gauge.get_metric_with_label_values(labels)?.set(value);
+        Ok(())
+    }
+}

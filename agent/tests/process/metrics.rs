@@ -1,0 +1,97 @@
+//! What others see of the node: figures, health pages, job files.
+
+use crate::rig::{Rig, has, skip};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+/// A node whose agent listens; its address.
+fn rig(gpus: u32) -> (Rig, String) {
+    // The port is free again when the agent binds it, unless somebody is faster: then the start fails and says so.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let rig = Rig::new(gpus);
+    let dir = rig.path("jobs").display().to_string();
+    let extra = format!(
+        "[slurm]\ndrain = false\nsqueue = \"/bin/false\"\n[metrics]\nlisten = \"{address}\"\nhpc_job_dir = \"{dir}\"\n"
+    );
+    (rig.with(&extra), address)
+}
+
+/// Status line and body.
+fn get(address: &str, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut text = String::new();
+    // A reader that breaks the rules is hung up on, in the middle of its request if need be.
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut text).map(drop));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+}
+
+fn page(address: &str, path: &str) -> (String, String) {
+    get(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+}
+
+#[test]
+fn figures_follow_the_leases() {
+    let (mut rig, address) = rig(1);
+    rig.start();
+    rig.open(4711, 2).unwrap();
+    let (code, text) = page(&address, "/metrics");
+    assert_eq!(code, "HTTP/1.1 200 OK");
+    for line in [
+        "migshare_leaves{gpu=\"0\",state=\"leased\"} 2",
+        "migshare_leaves{gpu=\"0\",state=\"free\"} 5",
+        "migshare_leaves_usable 7",
+        "migshare_leases 1",
+        "migshare_gpu_stranded_compute_slices{gpu=\"0\"} 0",
+        "migshare_reconfig_total{change=\"make\",result=\"done\"} 7",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+    assert_eq!(text.matches("job_id=\"4711\"").count(), 2);
+    assert!(text.contains(
+        "migshare_nvml_call_duration_seconds_count{call=\"nvmlDeviceCreateGpuInstanceWithPlacement\"} 7"
+    ));
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_figures() {
+    if !has("promtool") {
+        return skip("promtool is not installed");
+    }
+    let (mut rig, address) = rig(2);
+    rig.start();
+    rig.open(4711, 9).unwrap();
+    let mut promtool =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(page(&address, "/metrics").1.as_bytes()).unwrap();
+    assert!(promtool.wait().unwrap().success());
+}
+
+#[test]
+fn the_pages_say_alive_and_whether_the_node_serves() {
+    let (mut rig, address) = rig(2);
+    rig.start();
+    assert_eq!(page(&address, "/live").0, "HTTP/1.1 200 OK");
+    assert_eq!(page(&address, "/ready").0, "HTTP/1.1 200 OK");
+    assert_eq!(page(&address, "/").0, "HTTP/1.1 404 Not Found");
+    assert_eq!(get(&address, "POST /metrics HTTP/1.1\r\n\r\n").0, "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(get(&address, &"x".repeat(100_000)).0, "", "no end of the head, no answer");
+    rig.try_status().unwrap();
+}
+
+#[test]
+fn job_files_for_dcgm_exporter_come_and_go_with_the_leases() {
+    let (mut rig, _) = rig(1);
+    rig.start();
+    rig.open(4711, 2).unwrap();
+    let files = |rig: &Rig| std::fs::read_dir(rig.path("jobs")).map_or(0, Iterator::count);
+    let dir = rig.path("jobs");
+    rig.until("job files", |_| std::fs::read_dir(&dir).is_ok_and(|d| d.count() == 2));
+    let status = rig.try_status().unwrap();
+    let leaf = status.gpus[0].leaves.iter().find(|l| l.job.is_some()).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.join(format!("0.{}", leaf.gi))).unwrap(), "4711\n");
+    rig.close(4711).unwrap();
+    rig.until("no job files", |_| std::fs::read_dir(&dir).is_ok_and(|d| d.count() == 0));
+    assert_eq!(files(&rig), 0);
+}
