@@ -14,6 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("migshare-spank-shim", &["migshare-spank"]),
     ("migshare-gres", &["migshare-proto"]),
     ("migshare-collectives", &["migshare-proto"]),
+    ("migshare-capi", &["migshare-collectives"]),
+    ("migshare-nccl-net", &["migshare-collectives"]),
     ("migshare-storage", &[]),
     ("migshare-nvml-sim", &[]),
     ("migshare-harness", &["migshare-proto"]),

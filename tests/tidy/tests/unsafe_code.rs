@@ -4,8 +4,15 @@
 use migshare_tidy::crates;
 
 /// Crates that may hold unsafe code.
-const HOMES: &[&str] =
-    &["migshare-spank", "migshare-spank-shim", "migshare-nvml", "migshare-nvml-sim", "migshare-collectives"];
+const HOMES: &[&str] = &[
+    "migshare-spank",
+    "migshare-spank-shim",
+    "migshare-nvml",
+    "migshare-nvml-sim",
+    "migshare-collectives",
+    "migshare-capi",
+    "migshare-nccl-net",
+];
 
 /// Crates that deny it and excuse one module: the io_uring engine.
 const ONE_MODULE: &[&str] = &["migshare-storage"];
