@@ -251,7 +251,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "G" | "GIB" => 30,
         "T" | "TIB" => 40,
         _ => {
-            return Err(format!("{text:?} is no size: give bytes, or a number with K, M, G or T, as in 200G"));
+            return Err(format!(
+                "{text:?} is no size: give bytes, or a number with K, M, G or T, as in 200G"
+            ));
         }
     };
     let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));

@@ -190,7 +190,7 @@ fn run(cli: Cli) -> Result<()> {
 
 fn serve(config: Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MIGSHARE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fuser=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fuser=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     block_signals().context("cannot block signals")?;
     Sidecar::start(config)?.run()?;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
@@ -20,6 +21,7 @@ pub struct OpenFile {
     pub file: Arc<File>,
     /// The same, past the page cache; made at the first split read.
     pub(super) direct: OnceLock<Option<Arc<File>>>,
+    pub(super) direct_asked: AtomicBool,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
 }
@@ -79,7 +81,13 @@ impl Fs {
     fn opened(&self, node: Arc<Node>, file: File) -> io::Result<Opened> {
         let keep_pages = self.reads.look(&node, &file, true)?.keep_pages;
         let handle = self.handle();
-        let open = OpenFile { node, file: Arc::new(file), direct: OnceLock::new(), handle };
+        let open = OpenFile {
+            node,
+            file: Arc::new(file),
+            direct: OnceLock::new(),
+            direct_asked: AtomicBool::new(false),
+            handle,
+        };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));
         Ok(Opened { handle, keep_pages })
     }

@@ -98,7 +98,7 @@ impl Hit {
                 segment.read_cache(parts);
                 if route == Route::Probe {
                     path.stats().add_probe();
-                    let file = ReadPath::direct(open);
+                    let file = path.direct(open);
                     path.read_backend(&file, open.handle, start, all, false, Box::new(|_, _| {}));
                 }
             }
@@ -179,7 +179,7 @@ impl Segment {
         let tell = Telling::begin(path, Side::Backend, open.handle, self.len, true, self.hit.striped);
         let ours = Arc::clone(self);
         path.engine.submit(Job {
-            file: ReadPath::direct(open),
+            file: path.direct(open),
             offset: self.start,
             buffer: Buffer::new(self.len as usize),
             done: Box::new(move |result, buffer| {

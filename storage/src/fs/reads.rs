@@ -317,19 +317,19 @@ impl ReadPath {
         }
     }
 
-    /// The file past the page cache, where the backend has O_DIRECT.
-    pub(super) fn direct(open: &OpenFile) -> Arc<File> {
-        let direct = open.direct.get_or_init(|| {
-            let flags = rustix::fs::fcntl_getfl(&open.file).ok()?;
-            if flags.contains(OFlags::WRONLY) {
-                return None;
-            }
-            // With our own rights: the caller's were checked when it opened the file for reading.
-            let path = format!("/proc/self/fd/{}", open.node.fd_name());
-            let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-            openat(rustix::fs::CWD, path, flags, Mode::empty()).ok().map(|fd| Arc::new(File::from(fd)))
-        });
-        direct.as_ref().map_or_else(|| Arc::clone(&open.file), Arc::clone)
+    /// The file past the page cache, where the backend has O_DIRECT; the plain one until it was opened. Opening may block, so
+    /// it is never waited for.
+    pub(super) fn direct(self: &Arc<Self>, open: &Arc<OpenFile>) -> Arc<File> {
+        if let Some(direct) = open.direct.get() {
+            return direct.as_ref().map_or_else(|| Arc::clone(&open.file), Arc::clone);
+        }
+        if !open.direct_asked.swap(true, Ordering::AcqRel) {
+            let ours = Arc::clone(open);
+            self.validations.run(Box::new(move || {
+                let _ = ours.direct.set(open_direct(&ours));
+            }));
+        }
+        Arc::clone(&open.file)
     }
 
     /// Ends the background threads once they have nothing left to do.
@@ -341,6 +341,13 @@ impl ReadPath {
             tracing::warn!("the cache could not be synced: {error}; the next start finds fewer extents");
         }
     }
+}
+
+fn open_direct(open: &OpenFile) -> Option<Arc<File>> {
+    // With our own rights: the caller's were checked when it opened the file for reading.
+    let path = format!("/proc/self/fd/{}", open.node.fd_name());
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    openat(rustix::fs::CWD, path, flags, Mode::empty()).ok().map(|fd| Arc::new(File::from(fd)))
 }
 
 /// Bytes on their way into the cache.

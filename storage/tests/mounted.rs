@@ -1,0 +1,17 @@
+//! Tests that start the real sidecar and go through its mount. They need root and /dev/fuse; without them they
+//! say so and are skipped, or fail when `MIGSHARE_REQUIRE=all`.
+#![allow(clippy::unwrap_used)]
+
+#[path = "mounted/rig.rs"]
+mod rig;
+
+#[path = "mounted/arguments.rs"]
+mod arguments;
+#[path = "mounted/faults.rs"]
+mod faults;
+#[path = "mounted/rights.rs"]
+mod rights;
+#[path = "mounted/semantics.rs"]
+mod semantics;
+#[path = "mounted/sequences.rs"]
+mod sequences;

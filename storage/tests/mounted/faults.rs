@@ -1,0 +1,154 @@
+//! What happens when a side fails: never wrong bytes, and no longer wait than promised.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::rig::{Rig, can_mount, content, direct, read, wait_for};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Runs something that must not hang.
+fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tx, rx) = mpsc::channel();
+    std::thread::spawn(move || tx.send(work()));
+    rx.recv_timeout(BOUND).expect("a bounded operation hung")
+}
+
+#[test]
+fn clean_hits_survive_a_backend_that_hangs_and_misses_go_on_when_it_returns() {
+    if !can_mount() {
+        return;
+    }
+    let lower = Rig::new(&[]);
+    lower.put("hot", &content(3 << 20, 1));
+    lower.put("cold", &content(1 << 20, 2));
+    let rig = Rig::over(&lower, &["--policy", "backend-only"]);
+    let (hot, cold) = (rig.mount().join("hot"), rig.mount().join("cold"));
+    rig.warm(&hot);
+    let (mut file, cold_file) = (direct(&hot), direct(&cold));
+
+    lower.signal(Signal::SIGSTOP);
+    let bytes = bounded(move || {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map(|_| bytes).unwrap()
+    });
+    assert!(bytes == content(3 << 20, 1), "wrong bytes from the cache");
+
+    let (tx, rx) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = vec![0; 4096];
+        tx.send(cold_file.read_exact_at(&mut bytes, 0).map(|()| bytes))
+    });
+    assert!(rx.recv_timeout(Duration::from_millis(500)).is_err(), "a miss has no other side");
+    lower.signal(Signal::SIGCONT);
+    assert_eq!(rx.recv_timeout(BOUND).unwrap().unwrap(), content(1 << 20, 2)[..4096]);
+}
+
+#[test]
+fn a_reader_killed_while_it_waits_for_the_backend_dies_and_unmount_works() {
+    if !can_mount() {
+        return;
+    }
+    let lower = Rig::new(&[]);
+    lower.put("cold", &content(1 << 20, 2));
+    let mut rig = Rig::over(&lower, &[]);
+    let mut reader = Command::new("sh")
+        .args(["-c", "exec 3<\"$0\"; echo open; exec cat <&3"])
+        .arg(rig.mount().join("cold"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    reader.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+    let mut rest = Vec::new();
+    reader.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    reader.wait().unwrap();
+
+    rig.put_aside_pages();
+    lower.signal(Signal::SIGSTOP);
+    let mut reader = Command::new("cat").arg(rig.mount().join("cold")).stdout(Stdio::null()).spawn().unwrap();
+    let pid = reader.id();
+    let waits = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        status.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with(['D', 'S']))
+    };
+    wait_for("the reader waits", waits);
+    reader.kill().unwrap();
+    wait_for("the reader is dead", || reader.try_wait().unwrap().is_some());
+    rig.stop();
+    lower.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn soft_turns_a_silent_backend_into_eio() {
+    if !can_mount() {
+        return;
+    }
+    let lower = Rig::new(&[]);
+    lower.put("cold", &content(1 << 20, 2));
+    let rig = Rig::over(&lower, &["--soft", "1"]);
+    let file = direct(&rig.mount().join("cold"));
+    lower.signal(Signal::SIGSTOP);
+    let error = bounded(move || file.read_exact_at(&mut [0; 4096], 0).unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    lower.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn a_cache_with_garbage_in_it_never_serves_the_garbage() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&["--policy", "cache-only"]);
+    let path = rig.put("file", &content(2 << 20, 3));
+    rig.warm(&path);
+    let data = fs::OpenOptions::new().write(true).open(rig.cache().join("data")).unwrap();
+    data.write_all_at(&vec![0xAA; 8 << 20], 0).unwrap();
+    data.sync_all().unwrap();
+    assert!(read(&path) == content(2 << 20, 3), "garbage was served");
+    assert!(rig.stats("rescues_total") > 0);
+}
+
+#[test]
+fn a_cache_that_lost_its_space_serves_from_the_backend() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&["--policy", "cache-only"]);
+    let path = rig.put("file", &content(2 << 20, 4));
+    rig.warm(&path);
+    fs::OpenOptions::new().write(true).open(rig.cache().join("data")).unwrap().set_len(0).unwrap();
+    assert!(read(&path) == content(2 << 20, 4));
+}
+
+#[test]
+fn after_kill_9_the_cache_is_usable_at_once_and_right() {
+    if !can_mount() {
+        return;
+    }
+    let mut rig = Rig::new(&["--policy", "cache-only"]);
+    let path = rig.put("file", &content(3 << 20, 5));
+    let changed = rig.put("changed", &content(3 << 20, 6));
+    rig.warm(&path);
+    rig.warm(&changed);
+    rig.crash();
+    rig.put("changed", &content(3 << 20, 7));
+    rig.start();
+    assert!(read(&path) == content(3 << 20, 5));
+    assert!(rig.stats("hit_bytes_total") >= 3 << 20, "the first read after the restart was no hit");
+    assert!(read(&changed) == content(3 << 20, 7), "a change made while the sidecar was dead was missed");
+}
+
+impl Rig {
+    /// Lets the kernel drop the pages it holds, so that the next read reaches the sidecar.
+    fn put_aside_pages(&mut self) {
+        self.stop();
+        fs::remove_dir_all(self.cache()).unwrap();
+        self.start();
+    }
+}
