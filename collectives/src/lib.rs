@@ -54,3 +54,5 @@ pub use error::{Error, Status};
 pub use request::Request;
 #[cfg(not(loom))]
 pub use segment::{Segment, SegmentBuffer};
+#[cfg(not(loom))]
+pub use sys::is_readable_from_outside;

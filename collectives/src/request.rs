@@ -99,12 +99,10 @@ impl Engine {
         if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
             return Err(Error::Invalid("no such request"));
         }
-        if let Err(fault) = self.pause.glance(core) {
-            self.abandon(core, &fault);
-            self.finished.remove(&request.0);
-            return Err(fault);
+        match self.pause.glance(core) {
+            Ok(()) => Ok(None),
+            Err(fault) => self.last_look(core, request, fault).map(Some),
         }
-        Ok(None)
     }
 
     fn report(core: &Core, result: Result<u64>) -> Result<u64> {
@@ -130,11 +128,18 @@ impl Engine {
                 return Err(Error::Invalid("no such request"));
             }
             if let Err(fault) = pause.turn(core) {
-                self.abandon(core, &fault);
-                self.finished.remove(&request.0);
-                return Err(fault);
+                return self.last_look(core, request, fault);
             }
         }
+    }
+
+    /// What a peer did before it gave up or died still counts: everything that can end well does.
+    fn last_look(&mut self, core: &Core, request: Request, fault: Error) -> Result<u64> {
+        self.progress(core);
+        let result = self.finished.remove(&request.0);
+        self.abandon(core, &fault);
+        self.finished.remove(&request.0);
+        result.unwrap_or(Err(fault))
     }
 
     /// Runs one operation to its end while the others move on.
@@ -155,8 +160,10 @@ impl Engine {
                 self.progress(core);
             }
             if let Err(fault) = pause.turn(core) {
+                let result = task.as_mut().poll(&mut context);
+                self.progress(core);
                 self.abandon(core, &fault);
-                return Err(fault);
+                return if let Poll::Ready(Ok(value)) = result { Ok(value) } else { Err(fault) };
             }
         }
     }

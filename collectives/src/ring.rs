@@ -142,13 +142,20 @@ impl<'a> End<'a> {
     }
 }
 
-/// Sends `len` bytes to `peer`.
-pub(crate) async fn send(core: &Core, peer: usize, tag: u64, from: In, len: usize) -> Result<u64> {
+/// Sends `len` bytes to `peer`; `staged` forbids that the peer reads them from this process.
+pub(crate) async fn send(
+    core: &Core,
+    peer: usize,
+    tag: u64,
+    from: In,
+    len: usize,
+    staged: bool,
+) -> Result<u64> {
     let end = End::new(core, peer, true);
     if !end.flow.get().has_room_to_count((len / CELL) as u64 + 2) {
         return Err(Error::Exhausted("steps of this communicator"));
     }
-    let by_one_copy = len >= PULL_MIN && core.charter.single_copy.get();
+    let by_one_copy = !staged && len >= PULL_MIN && core.charter.single_copy.get();
     let mut cells = end.free().await?;
     let address = if by_one_copy { from.0 as u64 } else { 0 };
     let header = Header::new(len, tag, address, end.position());

@@ -10,6 +10,7 @@
 mod agent;
 mod arena;
 pub mod layout;
+pub mod pass;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+/// Smaller segments serve single connections, of which a process may have many: a huge page for each would
+/// cost more memory than it saves time.
+const HUGE_PAGES_FROM: usize = 128 << 20;
+
 /// Turns `-1` into an error.
 fn checked(value: libc::c_int, what: &'static str) -> Result<libc::c_int> {
     if value < 0 { Err(Error::last_os(what)) } else { Ok(value) }
@@ -39,7 +43,7 @@ pub(crate) fn is_sealed(fd: BorrowedFd<'_>) -> bool {
     seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && seals & libc::F_SEAL_GROW != 0
 }
 
-/// Maps `bytes` of `fd` shared and writable, asking for huge pages where the kernel has them.
+/// Maps `bytes` of `fd` shared and writable, asking for huge pages where they pay.
 pub(crate) fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<*mut u8> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address the kernel chooses; nothing existing is replaced.
@@ -47,8 +51,10 @@ pub(crate) fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<*mut u8> {
     if base == libc::MAP_FAILED {
         return Err(Error::last_os("mmap"));
     }
-    // SAFETY: advice on the mapping just made; a refusal changes nothing.
-    unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) };
+    if bytes >= HUGE_PAGES_FROM {
+        // SAFETY: advice on the mapping just made; a refusal changes nothing.
+        unsafe { libc::madvise(base, bytes, libc::MADV_HUGEPAGE) };
+    }
     Ok(base.cast())
 }
 
@@ -121,6 +127,15 @@ pub(crate) unsafe fn read_process(pid: i32, from: u64, to: *mut u8, len: usize) 
         done += got as usize;
     }
     Ok(())
+}
+
+/// Whether other processes of this user could read the byte at `at`: false for mappings of devices.
+#[must_use]
+pub fn is_readable_from_outside(at: *const u8) -> bool {
+    let mut byte = 0_u8;
+    let pid = std::process::id() as i32;
+    // SAFETY: `byte` is writable; the kernel checks the address.
+    unsafe { read_process(pid, at as u64, &raw mut byte, 1) }.is_ok()
 }
 
 /// Start time of a process in clock ticks since boot, which with its pid names it for ever

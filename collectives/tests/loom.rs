@@ -128,7 +128,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Runs `operations` operations of `posts` steps on two ranks.
 fn model(operations: u64, posts: u64, body: fn(&ModelOp<'_>)) {
     let mut builder = loom::model::Builder::new();
+    // Every wait may see many older words, so the longer schedules have too many executions to see all.
+    // The search varies the end of an execution first, which is where slots are used again.
     builder.preemption_bound = Some(1);
+    builder.max_duration = Some(std::time::Duration::from_secs(20));
     builder.max_branches = 20_000;
     builder.check(move || {
         let shared = Shared::new();
@@ -235,6 +238,7 @@ fn a_poisoned_line_is_seen_as_such_by_a_waiting_reader() {
     use migshare_collectives::error::Status;
     loom::model(|| {
         let line = Arc::new(Line::default());
+        line.post(CODEC.encode(0, 0));
         let owner = Arc::clone(&line);
         let thread = loom::thread::spawn(move || {
             owner.post(CODEC.encode(1, 0));
@@ -243,8 +247,7 @@ fn a_poisoned_line_is_seen_as_such_by_a_waiting_reader() {
         loop {
             match CODEC.decode(line.word(), 0) {
                 Seen::Poisoned(cause) => break assert_eq!(cause, Status::Timeout),
-                Seen::Step { step: 1, .. } => {}
-                Seen::Garbage => assert_eq!(line.word() & !0, line.word()),
+                Seen::Step { step: 0 | 1, .. } => {}
                 other => panic!("{other:?}"),
             }
             loom::thread::yield_now();

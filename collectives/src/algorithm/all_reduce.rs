@@ -1,5 +1,7 @@
 //! All-reduce by size.
 
+use std::mem::MaybeUninit;
+
 use crate::algorithm::combine::{STREAMING_MIN, combine, combine_into};
 use crate::algorithm::move_data::copy_own;
 use crate::algorithm::{Call, FLAT_MAX, In, Out};
@@ -8,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{copy, copy_streaming};
 use crate::line::INLINE_BYTES;
 use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, two_phase_posts};
+use crate::segment::layout::MAX_RANKS;
 
 /// Bytes of one rank's slice of a chunk. Large enough to hide the flags, small enough that all slots of
 /// both ranks stay in a second-level cache of 2 MiB.
@@ -43,11 +46,12 @@ async fn inline(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
     op.line(op.rank()).put(unsafe { std::slice::from_raw_parts(send.0, bytes) });
     op.post(1);
     op.reach_all(1).await?;
-    let mut payload = [[0_u64; INLINE_BYTES / 8]; crate::segment::layout::MAX_RANKS];
-    for rank in 0..op.size() {
-        // SAFETY: a payload of 56 bytes as bytes.
-        let raw = unsafe { std::slice::from_raw_parts_mut(payload[rank].as_mut_ptr().cast::<u8>(), bytes) };
-        op.line(rank).get(raw);
+    // Only the ranks that exist are written: the whole array would cost more than the exchange.
+    let mut payload = [const { MaybeUninit::<[u64; INLINE_BYTES / 8]>::uninit() }; MAX_RANKS];
+    for (rank, place) in payload.iter_mut().enumerate().take(op.size()) {
+        let words = place.write([0; INLINE_BYTES / 8]);
+        // SAFETY: 56 initialised bytes, of which `bytes` are used.
+        op.line(rank).get(unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), bytes) });
     }
     // SAFETY: sources are local copies, the target is writable for `bytes`.
     unsafe { combine_into(call, op.size(), bytes, |rank| payload[rank].as_ptr().cast(), recv.0, false) };

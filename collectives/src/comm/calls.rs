@@ -195,9 +195,29 @@ impl Comm {
         from: *const u8,
         len: usize,
     ) -> Result<Request> {
+        // SAFETY: passed on.
+        unsafe { self.start_send_from(peer, tag, from, len, false) }
+    }
+
+    /// As [`Comm::start_send`]; `staged` is for memory that other processes cannot read, such as mappings of a
+    /// device.
+    ///
+    /// # Safety
+    /// As [`Comm::start_send`].
+    ///
+    /// # Errors
+    /// As [`Comm::start_send`].
+    pub unsafe fn start_send_from(
+        &mut self,
+        peer: usize,
+        tag: u64,
+        from: *const u8,
+        len: usize,
+        staged: bool,
+    ) -> Result<Request> {
         self.check_peer(peer, from, len)?;
         let core = self.lasting_core();
-        let task = Box::pin(ring::send(core, peer, tag, In(from), len));
+        let task = Box::pin(ring::send(core, peer, tag, In(from), len, staged));
         Ok(self.engine.start(core, Lane::Send(peer), task))
     }
 
@@ -246,6 +266,11 @@ impl Comm {
     /// What ended the operation.
     pub fn wait(&mut self, request: Request) -> Result<u64> {
         self.engine.wait(&self.core, request)
+    }
+
+    /// Ends the communicator for all members at once, as after a fault. What was already sent can still be received.
+    pub fn abort(&mut self) {
+        self.core.fail(&Error::PeerLost { rank: self.rank() });
     }
 
     /// Waits for all ranks.

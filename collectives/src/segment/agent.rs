@@ -7,8 +7,8 @@
 //! ```
 //! The agent decides by the cgroup of the peer whose segment it is; nothing here is a credential.
 
-use std::io::{IoSliceMut, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::segment::pass::receive;
 
 /// Names the socket on which the agent hands segments out.
 pub const SOCKET_VARIABLE: &str = "MIGSHARE_SEGMENT_SOCKET";
@@ -72,32 +73,4 @@ pub(crate) fn fetch(path: &Path) -> Result<(OwnedFd, Granted)> {
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |e| Error::System { what, errno: e.raw_os_error().unwrap_or(libc::EIO) }
-}
-
-/// One `recvmsg`: bytes, and a descriptor if one came along.
-fn receive(stream: &UnixStream, into: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
-    let mut slice = IoSliceMut::new(into);
-    let mut control = [0_u64; 8];
-    // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = (&raw mut slice).cast();
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: the header points at live buffers with their true lengths (IoSliceMut is an iovec).
-    let got = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-    let got = usize::try_from(got).map_err(|_| Error::last_os("read the agent's answer"))?;
-    Ok((got, first_descriptor(&message)))
-}
-
-fn first_descriptor(message: &libc::msghdr) -> Option<OwnedFd> {
-    // SAFETY: the kernel filled the control buffer that `message` describes.
-    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref()? };
-    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
-        return None;
-    }
-    // SAFETY: an SCM_RIGHTS message carries at least one descriptor, unaligned for an int at worst.
-    let raw = unsafe { libc::CMSG_DATA(header).cast::<i32>().read_unaligned() };
-    // SAFETY: the kernel installed it for us just now; nobody else knows it.
-    Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }

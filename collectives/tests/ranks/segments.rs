@@ -1,10 +1,11 @@
 //! The ways to a segment: inherited, by name, from an agent.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use migshare_collectives::segment::pass;
 use migshare_collectives::{Comm, Error, Options, ReduceOp, Segment};
 
 const BYTES: u64 = 16 << 20;
@@ -72,22 +73,9 @@ fn agent(line: String, descriptor: Option<OwnedFd>) -> (tempfile::TempDir, std::
 }
 
 fn answer(mut stream: &UnixStream, line: &[u8], descriptor: Option<&OwnedFd>) {
-    let Some(descriptor) = descriptor else { return stream.write_all(line).unwrap() };
-    let mut part = libc::iovec { iov_base: line.as_ptr().cast_mut().cast(), iov_len: line.len() };
-    let mut control = [0_u64; 4];
-    // SAFETY: a zeroed header, then filled with live buffers and one descriptor that fits the control buffer.
-    unsafe {
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = libc::CMSG_SPACE(4) as _;
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
-        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(descriptor.as_raw_fd());
-        assert!(libc::sendmsg(stream.as_raw_fd(), &raw const message, 0) > 0);
+    match descriptor {
+        Some(descriptor) => pass::send(stream, line, descriptor.as_fd()).unwrap(),
+        None => stream.write_all(line).unwrap(),
     }
 }
 

@@ -1,0 +1,305 @@
+"""Measures collectives of migshare and its peers, interleaved, and compares.
+
+All peers of one rank count are started once and wait for commands in a blocking read. For each operation and size
+the rounds go through all peers in turn, in an order that is rotated, so that a change of the machine's speed meets
+all of them. A figure is the minimum and the median over all samples of all rounds; a ratio is the peer's median
+over ours.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+QUICK = os.environ.get("QUICK") == "1"
+ROUNDS = 6 if QUICK else 16
+ROUND_NS = 12e6 if QUICK else 25e6  # time that one peer gets per round, about
+OPERATIONS = ["broadcast", "reduce", "reduce_scatter", "all_gather", "gather", "scatter", "all_to_all", "barrier"]
+BLOCKS = {"reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"}
+BUFFER = 64 << 20
+TCP_ROUNDS = 5 if QUICK else 11
+
+
+def sizes(step):
+    size = 8
+    while size <= BUFFER:
+        yield size
+        size *= step
+    if size // step != BUFFER:
+        yield BUFFER
+
+
+class Peer:
+    """The processes of one peer with a number of ranks."""
+
+    def __init__(self, name, command, ranks, folder, env):
+        self.name, self.ranks = name, ranks
+        self.pipes = [f"{folder}/{name}.{rank}" for rank in range(ranks)]
+        for pipe in [*self.pipes, f"{folder}/{name}.out"]:
+            os.mkfifo(pipe)
+        self.processes = [
+            subprocess.Popen(argv, env={**os.environ, **env, **extra}, pass_fds=fds, stderr=subprocess.DEVNULL)
+            for argv, extra, fds in command
+        ]
+        self.into = [self.open(pipe, os.O_WRONLY) for pipe in self.pipes]
+        self.out = os.fdopen(self.open(f"{folder}/{name}.out", os.O_RDONLY), "r")
+
+    def open(self, pipe, mode):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                descriptor = os.open(pipe, mode | os.O_NONBLOCK if mode == os.O_WRONLY else mode)
+                os.set_blocking(descriptor, True)
+                return descriptor
+            except OSError:  # nobody reads yet
+                if time.monotonic() > deadline or any(p.poll() is not None for p in self.processes):
+                    raise RuntimeError(f"{self.name} does not start") from None
+                time.sleep(0.02)
+
+    def run(self, operation, count, calls, samples):
+        """Nanoseconds per call, or None when the peer has no such operation."""
+        for pipe in self.into:
+            os.write(pipe, f"{operation} {count} {calls} {samples}\n".encode())
+        answer = self.out.readline().split()
+        if not answer:
+            raise RuntimeError(f"{self.name} died in {operation} of {count} elements")
+        return None if answer == ["none"] else [float(value) for value in answer]
+
+    def stop(self):
+        for pipe in self.into:
+            os.close(pipe)
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def start(name, binary, ranks, folder, oversubscribed):
+    """Starts a peer in the mode that suits it; with more ranks than cores, the yielding one."""
+    worker = [f"{binary}/{name}", folder, name]
+    if name == "openmpi":
+        launcher = ["mpirun.openmpi", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+        launcher += ["--mca", "mpi_yield_when_idle", str(int(oversubscribed))]
+        return Peer(name, [(launcher + worker, {}, ())], ranks, folder, {})
+    if name == "mpich":
+        # CH4 yields by itself when MPIR_CVAR_POLLS_BEFORE_YIELD polls found nothing; 1 is its most yielding mode.
+        env = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"} if oversubscribed else {}
+        return Peer(name, [(["mpirun.mpich", "-n", str(ranks), *worker], {}, ())], ranks, folder, env)
+    fds = ()
+    env = {"MIGSHARE_SIZE": str(ranks)}
+    if name == "migshare":
+        fd = sealed_memory(256 << 20)
+        fds, env["MIGSHARE_SEGMENT_FD"] = (fd,), str(fd)
+    return Peer(name, [(worker, {"MIGSHARE_RANK": str(rank)}, fds) for rank in range(ranks)], ranks, folder, env)
+
+
+def sealed_memory(size):
+    import fcntl
+
+    fd = os.memfd_create("bench", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    add_seals, seal, shrink, grow = 1033, 1, 2, 4  # linux/fcntl.h
+    fcntl.fcntl(fd, add_seals, seal | shrink | grow)
+    return fd
+
+
+def measure(peers, operation, count, rounds=ROUNDS):
+    """Samples per peer, in interleaved rounds."""
+    plan, samples = {}, {}
+    for peer in peers:  # how many calls fill a round
+        probe = peer.run(operation, count, 1, 2)
+        if probe is None:
+            continue
+        # Long enough for the clock, short enough for several samples per round.
+        calls = max(1, min(2000, int(20e3 / max(min(probe), 50))))
+        plan[peer] = calls, max(1, min(200, int(ROUND_NS / max(min(probe) * calls, 1))))
+        samples[peer.name] = []
+    order = list(plan)
+    for turn in range(rounds):
+        for peer in order[turn % len(order):] + order[:turn % len(order)]:
+            samples[peer.name] += peer.run(operation, count, *plan[peer])
+    return samples
+
+
+def geomean(values):
+    values = list(values)
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def summary(samples):
+    return {name: (min(values), statistics.median(values)) for name, values in samples.items() if values}
+
+
+def best_ratio(figures):
+    """The best peer's median over ours."""
+    others = [median for name, (_, median) in figures.items() if name not in ("migshare", "bound")]
+    return min(others) / figures["migshare"][1] if others else None
+
+
+def show(operation, ranks, size, figures, note=""):
+    cells = "  ".join(f"{name} {low / 1e3:9.2f} {mid / 1e3:9.2f}" for name, (low, mid) in figures.items())
+    ratio = best_ratio(figures) if "migshare" in figures else None
+    print(f"{operation:18} {ranks} ranks {size:>9} B  {cells}  " + (f"ratio {ratio:.2f}" if ratio else "") + note, flush=True)
+
+
+class Bench:
+    def __init__(self, binary, out):
+        self.binary, self.out = binary, out
+        self.names = ["migshare"] + [n for n in ("openmpi", "mpich", "gloo") if os.path.exists(f"{binary}/{n}")]
+        self.table = {}  # (operation, ranks) -> {size: figures}
+        self.result = {}
+
+    def peers(self, ranks, folder):
+        return [start(name, self.binary, ranks, folder, ranks > os.cpu_count()) for name in self.names]
+
+    def run_ranks(self, ranks, step, operations):
+        with tempfile.TemporaryDirectory() as folder:
+            peers = self.peers(ranks, folder)
+            for size in sizes(step):
+                samples = measure(peers, "all_reduce", size // 4)
+                if ranks == 2 and size >= 1 << 20:
+                    self.add_bound(peers[0], size, samples)
+                self.record("all_reduce", ranks, size, samples)
+            for operation in operations:
+                for size in [4] if operation == "barrier" else sizes(step * 4):
+                    share = size // ranks if operation in BLOCKS else size
+                    if share >= 4:
+                        self.record(operation, ranks, size, measure(peers, operation, share // 4))
+            if ranks == 2:
+                self.segment_gain(peers[0])
+            for peer in peers:
+                peer.stop()
+
+    def add_bound(self, ours, size, samples):
+        """The bound alternates with our own all-reduce, both of this very moment."""
+        bound, own = [], []
+        for _ in range(ROUNDS):
+            bound += ours.run("bound", size // 4, 1, 3)
+            own += ours.run("all_reduce", size // 4, 1, 3)
+        samples["bound"] = bound
+        if size >= 16 << 20:
+            fraction = statistics.median(bound) / statistics.median(own)
+            self.result.setdefault("bound_fractions", {})[size] = round(fraction, 3)
+
+    def segment_gain(self, ours):
+        gains = []
+        for size in (1 << 20, 2 << 20, 4 << 20):
+            ordinary, inside = [], []
+            for _ in range(ROUNDS):
+                ordinary += ours.run("all_reduce", size // 4, 1, 20)
+                inside += ours.run("all_reduce_segment", size // 4, 1, 20)
+            gains.append(statistics.median(ordinary) / statistics.median(inside))
+            print(f"segment buffers at {size} B: {gains[-1]:.2f} times as fast", flush=True)
+        self.result["segment_gain"] = round(min(gains), 3)
+
+    def record(self, operation, ranks, size, samples):
+        figures = summary(samples)
+        self.table.setdefault((operation, ranks), {})[size] = figures
+        show(operation, ranks, size, figures)
+
+    def ratios(self, operation, ranks):
+        rows = self.table.get((operation, ranks), {})
+        return {size: ratio for size, figures in rows.items() if (ratio := best_ratio(figures))}
+
+    def finish(self):
+        two = self.ratios("all_reduce", 2)
+        worst = min(two, key=two.get)
+        others = [ratio for op in OPERATIONS for ratio in self.ratios(op, 2).values()]
+        fractions = self.result.pop("bound_fractions", {})
+        self.result.update(
+            allreduce_worst_ratio=round(two[worst], 3),
+            allreduce_worst_size=worst,
+            allreduce_geomean=round(geomean(two.values()), 3),
+            bound_fraction_large=min(fractions.values()) if fractions else None,
+            others_geomean=round(geomean(others), 3) if others else None,
+            peers=versions(self.names),
+        )
+        for ranks in (4, 8):
+            more = self.ratios("all_reduce", ranks)
+            large = [ratio for size, ratio in more.items() if size >= 4096]
+            small = [ratio for size, ratio in more.items() if size < 4096]
+            if more:
+                print(f"all_reduce, {ranks} ranks: worst from 4 KiB {min(large):.2f}, below {min(small):.2f}")
+        print("fraction of the bound:", fractions)
+
+    def net(self):
+        """The NCCL net plugin against a loopback TCP stream of the same messages."""
+        for label, buffers, key in (("hot", 1, "net_over_tcp"), ("rotating", 32, "net_over_tcp_rotating")):
+            rates = {"plugin": [], "tcp": []}
+            cpu = {"plugin": [], "tcp": []}
+            for _ in range(TCP_ROUNDS):
+                for way in rates:
+                    argv = [f"{self.binary}/net", way, f"{self.binary}/libnccl-net-migshare.so", str(buffers)]
+                    rate, used = map(float, subprocess.check_output(argv, text=True).split())
+                    rates[way].append(rate)
+                    cpu[way].append(used)
+            middle = {way: statistics.median(values) for way, values in rates.items()}
+            self.result[key] = round(middle["plugin"] / middle["tcp"], 3)
+            for way in rates:
+                print(f"net {label:9} {way:7} {middle[way]:.2f} GB/s, CPU {statistics.median(cpu[way]):.3f} ns/byte")
+
+
+def versions(names):
+    commands = {
+        "openmpi": (["mpirun.openmpi", "--version"], r"\) ([\d.]+)"),
+        "mpich": (["mpichversion"], r"MPICH Version:\s+(\S+)"),
+        "gloo": (["dpkg-query", "-W", "-f", "${Version}", "libgloo-dev"], r"(\S+)"),
+    }
+    found = {}
+    for name in names:
+        if name in commands:
+            argv, pattern = commands[name]
+            text = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+            match = re.search(pattern, text)
+            found[name] = match.group(1) if match else "unknown"
+    return found
+
+
+def plot(bench):
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    for operation in {operation for operation, _ in bench.table}:
+        counts = sorted(ranks for op, ranks in bench.table if op == operation)
+        figure, axes = pyplot.subplots(1, len(counts), figsize=(6 * len(counts), 4.5), squeeze=False)
+        for axis, ranks in zip(axes[0], counts):
+            rows = bench.table[operation, ranks]
+            for name in [*bench.names, "bound"]:
+                points = [(size, figures[name]) for size, figures in rows.items() if name in figures]
+                if points:
+                    at = [size for size, _ in points]
+                    line = axis.plot(at, [mid / 1e3 for _, (_, mid) in points], marker=".", label=name)
+                    axis.plot(at, [low / 1e3 for _, (low, _) in points], linestyle=":", color=line[0].get_color())
+            axis.set(xscale="log", yscale="log", xlabel="bytes", ylabel="µs (median; dotted: minimum)")
+            axis.set_title(f"{operation}, {ranks} ranks")
+            axis.legend()
+        figure.tight_layout()
+        figure.savefig(f"{bench.out}/{operation}.svg")
+        pyplot.close(figure)
+
+
+def main():
+    binary, out = sys.argv[1:3]
+    bench = Bench(binary, out)
+    for ranks, step in ((2, 4), (4, 8), (8, 8)) if QUICK else ((2, 2), (4, 4), (8, 4)):
+        bench.run_ranks(ranks, step, OPERATIONS if ranks == 2 else ["barrier"])
+    bench.net()
+    bench.finish()
+    rows = {f"{op}/{ranks}": rows for (op, ranks), rows in bench.table.items()}
+    with open(f"{out}/figures.json", "w") as file:
+        json.dump({"figures_ns_min_median": rows, **bench.result}, file, indent=1)
+    plot(bench)
+    print(f"figures and plots are in {out}")
+    print("RESULT " + json.dumps(bench.result))
+
+
+if __name__ == "__main__":
+    main()
