@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::files::directory;
 use crate::machine::{Machine, capability_minors};
 
 /// Major of `/dev/nvidia<minor>` (Documentation/admin-guide/devices.txt).
@@ -99,7 +100,7 @@ impl Tree<'_> {
             let device = self.root.join("dev").join(format!("nvidia{}", gpu.minor));
             self.device(&device, (NVIDIA_MAJOR, gpu.minor), 0o666)?;
             let mig = self.capabilities().join(format!("gpu{}", gpu.minor)).join("mig");
-            fs::create_dir_all(&mig).map_err(|e| (mig.clone(), e))?;
+            directory(&mig).map_err(|e| (mig.clone(), e))?;
             wanted.insert(self.capabilities().join(format!("gpu{}", gpu.minor)));
             for gi in &gpu.instances {
                 let dir = mig.join(format!("gi{}", gi.id));
@@ -149,7 +150,7 @@ impl Tree<'_> {
     fn device(&self, path: &Path, (major, minor): (u32, u32), mode: u32) -> Result<(), Failure> {
         let failed = |e: io::Error| (path.to_path_buf(), e);
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(failed)?;
+            directory(dir).map_err(failed)?;
         }
         let id = makedev(u64::from(major), u64::from(minor));
         match fs::symlink_metadata(path) {
@@ -171,7 +172,7 @@ impl Tree<'_> {
     fn replace(&self, path: &Path, text: &str) -> Result<(), Failure> {
         let failed = |e| (path.to_path_buf(), e);
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(failed)?;
+            directory(dir).map_err(failed)?;
         }
         let fresh = self.root.join("new");
         fs::write(&fresh, text).map_err(failed)?;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::directory;
+
 /// A fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -73,7 +75,7 @@ impl Fault {
     /// Makes the counter. Every user may count: a fault that spared the unprivileged would test little.
     pub fn arm(&self, state: &Path) -> std::io::Result<()> {
         let path = self.counter(state);
-        std::fs::create_dir_all(path.parent().unwrap_or(state))?;
+        directory(path.parent().unwrap_or(state))?;
         std::fs::File::create(&path)?;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o622))
     }

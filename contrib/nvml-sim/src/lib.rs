@@ -18,6 +18,7 @@ pub mod capfs;
 pub mod code;
 pub mod config;
 pub mod fault;
+pub mod files;
 pub mod machine;
 pub mod models;
 pub mod process;

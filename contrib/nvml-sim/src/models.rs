@@ -1,7 +1,7 @@
 //! GPU models: what published listings say about their MIG profiles, and what was inferred where they are silent.
 //!
 //! The facts are `data/models.toml`, built into the library. This module never invents one silently: a value that
-//! no listing gives is filled in by [`fill`] and named in [`Model::inferred`].
+//! no listing gives is filled in by `fill` and named in [`Model::inferred`].
 
 mod fill;
 

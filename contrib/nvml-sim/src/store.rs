@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::capfs;
 use crate::config::Config;
+use crate::files::directory;
 use crate::machine::{Condition, FORMAT, Gpu, Machine, MigMode, name_uuid};
 use crate::process::Pid;
 
@@ -72,13 +73,10 @@ impl Store {
     /// host, and brings the capability files up to date.
     pub fn open(config: Config) -> Result<Store, StoreError> {
         let dir = &config.state;
-        if !dir.exists() {
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
-            made.map_err(|e| match e.kind() {
-                std::io::ErrorKind::PermissionDenied => StoreError::NotBooted(dir.clone()),
-                _ => StoreError::Io(dir.clone(), e),
-            })?;
-        }
+        directory(dir).map_err(|e| match e.kind() {
+            std::io::ErrorKind::PermissionDenied => StoreError::NotBooted(dir.clone()),
+            _ => StoreError::Io(dir.clone(), e),
+        })?;
         let uid = std::fs::metadata(dir).map_err(|e| StoreError::Io(dir.clone(), e))?.uid();
         let euid = nix::unistd::geteuid();
         if euid.is_root() && uid != 0 {

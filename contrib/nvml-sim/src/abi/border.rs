@@ -1,9 +1,9 @@
 //! The border to C: pointers that callers pass, and the one way into and out of a call.
 //!
 //! [`Out`], [`Text`] and [`CText`] are the pointer parameters of the exported functions. Their fields are private and
-//! nothing in Rust makes one but the tests, so whatever they hold came from a C caller under nvml.h's contract: null,
+//! nothing in Rust makes one, so whatever they hold came from a C caller under nvml.h's contract: null,
 //! or valid for what the function's documentation says. Null becomes INVALID_ARGUMENT; no other module
-//! follows a pointer. A panic ends at [`call`].
+//! follows a pointer. A panic ends at `call`.
 
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,14 +29,6 @@ impl<T> Clone for Out<T> {
 impl<T> Copy for Out<T> {}
 
 impl<T: Copy> Out<T> {
-    /// The pointer as C passes it; for callers in Rust.
-    ///
-    /// # Safety
-    /// `pointer` is null or valid for reads and writes of what the called function documents.
-    pub unsafe fn from_c(pointer: *mut T) -> Out<T> {
-        Out(pointer)
-    }
-
     /// Whether the caller passed null.
     pub fn is_null(self) -> bool {
         self.0.is_null()

@@ -101,11 +101,10 @@ fn a_hold_ends_with_its_process() {
         || one("h100-sxm-80", true),
         |nvml| {
             let gpu = nvml.gpu(0).unwrap();
-            let mut holder = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-            sim(&["hold", "0", "--pid", &holder.id().to_string()]);
+            let holder = Sleeper::new();
+            sim(&["hold", "0", "--pid", &holder.pid()]);
             assert_eq!(nvml.create(gpu, 19), Err(IN_USE));
-            holder.kill().unwrap();
-            holder.wait().unwrap();
+            drop(holder);
             nvml.create(gpu, 19).unwrap();
         },
     );

@@ -28,11 +28,12 @@ impl Shared {
     }
 
     /// Runs a test's body as nobody.
-    fn as_nobody(&self, test: &str) {
+    fn as_nobody(&self, test: &str, variables: &[(&str, &str)]) {
         let body = self.node.body(test);
         let mut command = self.node.command(&self.program);
         command.args(body.get_args()).current_dir("/");
         command.envs(body.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.envs(variables.iter().copied());
         let done = command.uid(NOBODY).gid(NOBODY).output().unwrap();
         let said =
             format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
@@ -81,7 +82,7 @@ fn users_read_but_cannot_manage() {
     let shared = Shared::new();
     make_leaves(&shared.node);
     let before = std::fs::read(shared.node.path("state/state.json")).unwrap();
-    shared.as_nobody(TEST);
+    shared.as_nobody(TEST, &[]);
     assert_eq!(std::fs::read(shared.node.path("state/state.json")).unwrap(), before);
 }
 
@@ -111,18 +112,36 @@ fn a_user_sees_the_leaves_whose_nodes_may_be_opened() {
         let gi = &machine.gpus[0].instances[n];
         let (access, compute) = nvidia_ml::machine::capability_minors(0, gi.id);
         let node = nvidia_ml::capfs::node(&root, if hide_compute { compute[0] } else { access });
-        std::fs::set_permissions(&node, PermissionsExt::from_mode(0)).unwrap();
-        // The body reads its own environment, which `as_nobody` hands on.
-        let hidden = gi.compute[0].uuid.clone();
-        let mut body = shared.node.body(TEST);
-        body.env("NVML_SIM_TEST_HIDDEN", hidden);
-        let mut command = shared.node.command(&shared.program);
-        command.args(body.get_args()).current_dir("/").uid(NOBODY).gid(NOBODY);
-        command.envs(body.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let done = command.output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        std::fs::set_permissions(&node, PermissionsExt::from_mode(0o000)).unwrap();
+        shared.as_nobody(TEST, &[("NVML_SIM_TEST_HIDDEN", &gi.compute[0].uuid)]);
         std::fs::set_permissions(&node, PermissionsExt::from_mode(0o444)).unwrap();
     }
+}
+
+#[test]
+fn users_can_read_what_a_careful_root_has_made() {
+    const TEST: &str = "users::users_can_read_what_a_careful_root_has_made";
+    if let Some(nvml) = inside(TEST) {
+        assert_eq!(nvml.mig_uuids(nvml.gpu(0).unwrap()).len(), 2);
+        let capabilities = crate::node::own_root().join("proc/driver/nvidia/capabilities/gpu0/mig");
+        for gi in std::fs::read_dir(capabilities).unwrap() {
+            std::fs::read(gi.unwrap().path().join("ci0/access")).unwrap();
+        }
+        return;
+    }
+    if !root() {
+        return skip("becoming another user needs root");
+    }
+    let shared = Shared::new();
+    std::fs::remove_dir_all(shared.node.path("state")).unwrap();
+    std::fs::remove_dir_all(shared.node.path("root")).unwrap();
+    let create = "umask 077; exec \"$0\" --config \"$1\" init";
+    let program = env!("CARGO_BIN_EXE_nvml-sim");
+    let done =
+        std::process::Command::new("sh").args(["-c", create, program]).arg(shared.node.config()).status();
+    assert!(done.unwrap().success());
+    make_leaves(&shared.node);
+    shared.as_nobody(TEST, &[]);
 }
 
 #[test]
@@ -151,6 +170,37 @@ fn users_cannot_take_the_lock_or_touch_the_files() {
         assert!(!done.status.success(), "{command}");
     }
     shared.node.sim(&["status"]);
+}
+
+#[test]
+fn a_user_who_owns_the_directory_manages_without_root() {
+    const TEST: &str = "users::a_user_who_owns_the_directory_manages_without_root";
+    if let Some(nvml) = inside(TEST) {
+        let gpu = nvml.gpu(0).unwrap();
+        assert_eq!(nvml.set_mig(gpu, true), Ok(0));
+        let ci = nvml.create_full_ci(nvml.create_at(gpu, 19, (0, 1)).unwrap()).unwrap();
+        let device = nvml.ci_info(ci).unwrap().device;
+        assert_eq!(nvml.mig_device(gpu, 0), Ok(device));
+        assert!(
+            crate::node::own_root().join("proc/driver/nvidia/capabilities/gpu0/mig/gi7/ci0/access").exists()
+        );
+        return;
+    }
+    if !root() {
+        return skip("becoming another user needs root");
+    }
+    let shared = Shared::new();
+    for (name, text) in
+        [("state", None), ("root", None), ("sim.toml", Some("[[gpu]]\nmodel = \"h100-sxm-80\""))]
+    {
+        let path = shared.node.path(name);
+        match text {
+            None => std::fs::remove_dir_all(&path).unwrap(),
+            Some(text) => std::fs::write(&path, text).unwrap(),
+        }
+    }
+    std::os::unix::fs::chown(shared.node.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+    shared.as_nobody(TEST, &[]);
 }
 
 #[test]
