@@ -114,6 +114,10 @@ impl Check<'_> {
             }
         }
         let constrains = |l: &&Line| l.get("ConstrainDevices").is_some_and(|v| v.eq_ignore_ascii_case("yes"));
+        let v1 = |l: &Line| l.get("CgroupPlugin").is_some_and(|v| v.eq_ignore_ascii_case("cgroup/v1"));
+        if self.installed.cgroup.iter().any(v1) {
+            return found;
+        }
         let other = self.installed.gres(node, None).into_iter().find(|l| l.get("File").is_some());
         if let (Some(line), Some(file)) = (self.installed.cgroup.iter().rev().find(constrains), other) {
             let why = "on cgroup v2 Slurm's device filter leaves no place for that of the leaves, and their tasks are killed";

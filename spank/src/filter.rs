@@ -108,6 +108,21 @@ pub fn sweep(prefix: &str) {
     }
 }
 
+/// Removes empty cgroups of ours on this node that no job of now can have made: what still ran in them at their job's
+/// epilog has ended since.
+pub fn sweep_stale(node: &str) {
+    let stale = |dir: &PathBuf| {
+        let made = fs::metadata(dir).and_then(|m| m.modified()).ok();
+        made.and_then(|m| m.elapsed().ok()).is_some_and(|age| age > STALE)
+    };
+    for dir in left_behind(&format!("migshare_{node}_")).into_iter().filter(stale) {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// A cgroup is empty for less than a millisecond between being made and being entered.
+const STALE: Duration = Duration::from_secs(60);
+
 /// As [`sweep`], and kills what still runs in them. For a job that is over: its leaves are another job's next.
 pub fn sweep_and_kill(prefix: &str) {
     for dir in left_behind(prefix) {

@@ -37,6 +37,7 @@ pub fn prolog(config: &Config, slurm: &dyn Slurm) {
 pub fn epilog(config: &Config, slurm: &dyn Slurm) {
     let Some(job) = slurm.item(Item::Job) else { return };
     Script { config, slurm, job, markers: Markers::below(&config.run) }.epilog();
+    filter::sweep_stale(&config.node);
 }
 
 /// A prolog or epilog of one job.
