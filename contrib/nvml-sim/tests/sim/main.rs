@@ -17,3 +17,4 @@ mod python;
 mod rules;
 mod tree;
 mod users;
+mod wrapper;
