@@ -41,7 +41,8 @@ end
 
 -- Whether a batch job's option is only the one of the job that it was submitted from.
 local function inherited(job, text)
-	local environment = job.environment
+	-- slurmctld has the environment of batch jobs only, and complains when asked for another's.
+	local environment = job.script ~= nil and job.environment or nil
 	return environment ~= nil and environment["SLURM_JOB_ID"] ~= nil and environment["SLURM_SPANK_" .. OPTION:sub(1, -2)] == text
 end
 

@@ -1,6 +1,6 @@
 //! The C border of the SPANK plugin: `spank_migshare.so`.
 //!
-//! Every function that Slurm calls goes through [`guard`]: a panic must not cross into C, where it would abort
+//! Every function that Slurm calls goes through `guard`: a panic must not cross into C, where it would abort
 //! srun, slurmd or slurmstepd. What the hooks do is in the crate `migshare_spank`.
 
 mod command;
