@@ -4,6 +4,7 @@
 use crate::config::Config;
 use migshare_proto::message::{
     CloseLease, ErrorCode, GrantReply, GrantStep, JobLeaves, LeaseReply, OpenLease, Reason, ReleaseGrant,
+    Shape,
 };
 use migshare_proto::{Client, ClientError, Reply, Request};
 use std::time::{Duration, Instant};
@@ -44,11 +45,14 @@ pub enum AgentError {
 
 impl AgentError {
     /// Whether any other job with leaves would meet the same on this node, through no fault of its own.
-    pub fn is_the_nodes_fault(&self) -> bool {
+    pub fn is_the_nodes_fault(&self, asked: Shape) -> bool {
         match self {
             AgentError::Away { .. } | AgentError::Broken { .. } => true,
-            // slurmctld counted the leaves as free: that the node has not got them is not the job's doing.
-            AgentError::Refused { reason, .. } => matches!(reason, Reason::NoLeaves | Reason::NotServing),
+            AgentError::Refused { reason: Reason::NotServing, .. } => true,
+            // slurmctld counted the leaves as free: that the node has not got them is not the job's doing. How
+            // instances of other sizes fit it cannot count.
+            AgentError::Refused { reason: Reason::NoLeaves, .. } => asked.need.is_none(),
+            AgentError::Refused { .. } => false,
         }
     }
 

@@ -112,11 +112,12 @@ impl Script<'_> {
             return;
         }
         let key = JobKey { job: self.job, start: known.start, uid: known.uid };
-        let lease = OpenLease { job: key, leaves: known.leaves, shape: shape(self.slurm) };
+        let shape = shape(self.slurm);
+        let lease = OpenLease { job: key, leaves: known.leaves, shape };
         let agent = Agent::new(self.config);
         match self.settle(&agent).and_then(|()| agent.open(lease)) {
             Ok(_) => {}
-            Err(e) if e.is_the_nodes_fault() => self.out_of_service(info, &reason(&e)),
+            Err(e) if e.is_the_nodes_fault(shape) => self.out_of_service(info, &reason(&e)),
             Err(e) => self.error(&e.to_string()),
         }
     }
