@@ -29,7 +29,7 @@ pub use caller::{Caller, Identity};
 pub use file::{OpenFile, Opened};
 pub use namespace::{DirEntry, OpenDir, SetAttr, SetTime};
 pub use node::Node;
-pub use reads::{ReadPath, ReadSettings};
+pub use reads::{Engines, ReadPath, ReadSettings};
 
 use crate::cache::{Cache, FileStore};
 use node::NodeTable;

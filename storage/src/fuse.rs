@@ -26,6 +26,8 @@ use crate::waiting::{Ticket, Waiting};
 const LARGEST: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 512;
+/// How long attributes are believed that were given for want of better ones.
+const STALE_TTL: Duration = Duration::from_secs(1);
 /// Bytes of names collected for one listing; the kernel asks for a page or more.
 const DIRECTORY_BYTES: usize = 4096;
 /// Operations that may block at once.
@@ -42,6 +44,8 @@ pub struct MountOptions {
     pub attribute_timeout: Duration,
     /// `soft`: EIO after this time.
     pub soft: Option<Duration>,
+    /// A silent backend's attributes of a cached file are replaced by the last known ones after this time.
+    pub substitute_after: Duration,
     /// Name shown in the mount table.
     pub source: String,
 }
@@ -310,12 +314,24 @@ impl Filesystem for Front {
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ttl = self.options.attribute_timeout;
-        self.run(
-            req,
-            reply,
-            move |fs| fs.getattr(ino.0),
-            move |reply, attr| reply.attr(&ttl, &file_attr(&attr)),
-        );
+        let known = self.fs.node(ino.0).ok().and_then(|node| node.last_attr());
+        let ticket = match known {
+            None => self.enter(req, reply),
+            Some(attr) => {
+                let last = move |reply: ReplyAttr| reply.attr(&STALE_TTL, &file_attr(&attr));
+                let after = self.options.substitute_after;
+                self.waiting.enter_with(req.pid(), reply, ReplyAttr::fail, after, last)
+            }
+        };
+        let fs = Arc::clone(&self.fs);
+        self.workers.run(Box::new(move || {
+            let result = fs.getattr(ino.0);
+            match (ticket.take(), result) {
+                (Some(reply), Ok(attr)) => reply.attr(&ttl, &file_attr(&attr)),
+                (Some(reply), Err(error)) => reply.fail(number(&error)),
+                (None, _) => {}
+            }
+        }));
     }
 
     fn setattr(

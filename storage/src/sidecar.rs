@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
 use crate::config::{Config, ConfigError, MountConfig};
-use crate::fs::{Fs, Identity, ReadPath, ReadSettings};
+use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
 use crate::policy::WindowConfig;
@@ -102,9 +102,10 @@ impl Sidecar {
             rescue_after: Duration::from_millis(config.rescue_ms),
             ..ReadSettings::default()
         };
-        let engine = Engine::start(READ_THREADS).map_err(other("start the read engine"))?;
+        let engine = || Engine::start(READ_THREADS).map_err(other("start a read engine"));
+        let engines = Engines { cache: engine()?, backend: engine()? };
         let id = backend_id(&config.backend).map_err(other("find the mount of the backend"))?;
-        let reads = ReadPath::new(Arc::clone(&self.cache), engine, settings, id)
+        let reads = ReadPath::new(Arc::clone(&self.cache), engines, settings, id)
             .map_err(other("start the read path"))?;
         let identity = if service { Identity::Caller } else { Identity::Own };
         let fs = Fs::new(&config.backend, identity, Arc::clone(&reads)).map_err(other("open the backend"))?;
@@ -113,6 +114,7 @@ impl Sidecar {
             direct: config.direct,
             attribute_timeout: Duration::from_millis(config.attributes_ms),
             soft: config.soft(),
+            substitute_after: Duration::from_millis(config.rescue_ms),
             source: config.backend.display().to_string(),
         };
         let mounted = mount(Arc::new(fs), &config.at, options)

@@ -12,11 +12,20 @@ use std::time::{Duration, Instant};
 /// How often waiting requests are looked at, and from what age on.
 const TICK: Duration = Duration::from_millis(100);
 
-type Cancel = Box<dyn FnOnce(i32) + Send>;
+type Cancel = Box<dyn FnOnce(Verdict) + Send>;
+
+/// How a wait ends before its operation does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Fail(i32),
+    Substitute,
+}
 
 struct Entry {
     since: Instant,
     pid: u32,
+    /// From this age on another answer may be given.
+    substitute_after: Option<Duration>,
     cancel: Cancel,
 }
 
@@ -66,41 +75,71 @@ impl Waiting {
 
     /// A request of thread `pid` begins; `fail` answers it with an error number.
     pub fn enter<R: Send + 'static>(self: &Arc<Self>, pid: u32, answer: R, fail: fn(R, i32)) -> Ticket<R> {
+        self.add(pid, answer, fail, None, |_| {})
+    }
+
+    /// The same for a request that has a second best answer: `substitute` gives it when the best one takes longer than
+    /// `after`.
+    pub fn enter_with<R: Send + 'static>(
+        self: &Arc<Self>,
+        pid: u32,
+        answer: R,
+        fail: fn(R, i32),
+        after: Duration,
+        substitute: impl FnOnce(R) + Send + 'static,
+    ) -> Ticket<R> {
+        self.add(pid, answer, fail, Some(after), substitute)
+    }
+
+    fn add<R: Send + 'static>(
+        self: &Arc<Self>,
+        pid: u32,
+        answer: R,
+        fail: fn(R, i32),
+        substitute_after: Option<Duration>,
+        substitute: impl FnOnce(R) + Send + 'static,
+    ) -> Ticket<R> {
         let answer = Arc::new(Mutex::new(Some(answer)));
         let ours = Arc::clone(&answer);
-        let cancel: Cancel = Box::new(move |errno| {
+        let cancel: Cancel = Box::new(move |verdict| {
             let taken = ours.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(answer) = taken {
-                fail(answer, errno);
+            match (taken, verdict) {
+                (Some(answer), Verdict::Fail(errno)) => fail(answer, errno),
+                (Some(answer), Verdict::Substitute) => substitute(answer),
+                (None, _) => {}
             }
         });
         let mut entries = self.entries();
         let id = entries.next;
         entries.next += 1;
-        entries.by_age.insert(id, Entry { since: Instant::now(), pid, cancel });
+        entries.by_age.insert(id, Entry { since: Instant::now(), pid, substitute_after, cancel });
         Ticket { answer, id, list: Arc::downgrade(self) }
     }
 
     fn look(&self) {
-        let over: Vec<(Entry, i32)> = {
+        let over: Vec<(Entry, Verdict)> = {
             let mut entries = self.entries();
             let old = entries.by_age.iter().take_while(|(_, e)| e.since.elapsed() >= TICK);
-            let over: Vec<(u64, i32)> = old.filter_map(|(id, e)| Some((*id, self.verdict(e)?))).collect();
-            over.into_iter().filter_map(|(id, errno)| Some((entries.by_age.remove(&id)?, errno))).collect()
+            let over: Vec<(u64, Verdict)> = old.filter_map(|(id, e)| Some((*id, self.verdict(e)?))).collect();
+            over.into_iter()
+                .filter_map(|(id, verdict)| Some((entries.by_age.remove(&id)?, verdict)))
+                .collect()
         };
-        for (entry, errno) in over {
-            if errno == libc::EIO {
+        for (entry, verdict) in over {
+            if verdict == Verdict::Fail(libc::EIO) {
                 tracing::warn!("a request of pid {} took longer than the soft timeout: EIO", entry.pid);
             }
-            (entry.cancel)(errno);
+            (entry.cancel)(verdict);
         }
     }
 
-    fn verdict(&self, entry: &Entry) -> Option<i32> {
-        if self.soft.is_some_and(|most| entry.since.elapsed() >= most) {
-            Some(libc::EIO)
+    fn verdict(&self, entry: &Entry) -> Option<Verdict> {
+        if entry.substitute_after.is_some_and(|after| entry.since.elapsed() >= after) {
+            Some(Verdict::Substitute)
+        } else if self.soft.is_some_and(|most| entry.since.elapsed() >= most) {
+            Some(Verdict::Fail(libc::EIO))
         } else if is_being_killed(entry.pid) {
-            Some(libc::EINTR)
+            Some(Verdict::Fail(libc::EINTR))
         } else {
             None
         }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
@@ -22,6 +22,8 @@ pub struct OpenFile {
     /// The same, past the page cache; made at the first split read.
     pub(super) direct: OnceLock<Option<Arc<File>>>,
     pub(super) direct_asked: AtomicBool,
+    /// Whether something was written through it that no flush has followed yet.
+    written: AtomicBool,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
 }
@@ -86,6 +88,7 @@ impl Fs {
             file: Arc::new(file),
             direct: OnceLock::new(),
             direct_asked: AtomicBool::new(false),
+            written: AtomicBool::new(false),
             handle,
         };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));
@@ -118,6 +121,7 @@ impl Fs {
     pub fn write(&self, caller: &Caller, handle: u64, offset: u64, data: &[u8]) -> io::Result<usize> {
         let open = self.file(handle)?;
         // With the caller's rights, so that quotas count.
+        open.written.store(true, Ordering::Release);
         let work = || open.file.write_all_at(data, offset).map(|()| data.len());
         self.change(&open.node, || self.act(caller, work))
     }
@@ -144,8 +148,12 @@ impl Fs {
     /// See [`Self::open`].
     pub fn flush(&self, handle: u64) -> io::Result<()> {
         use std::os::fd::IntoRawFd;
-        let copy = self.file(handle)?.file.try_clone()?;
-        Ok(nix::unistd::close(copy.into_raw_fd())?)
+        let open = self.file(handle)?;
+        // A file that was only read is closed without the backend, which may be silent.
+        if !open.written.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        Ok(nix::unistd::close(open.file.try_clone()?.into_raw_fd())?)
     }
 
     /// Makes a file durable at the backend.

@@ -178,7 +178,7 @@ impl Segment {
         let (path, open) = (&self.hit.path, &self.hit.open);
         let tell = Telling::begin(path, Side::Backend, open.handle, self.len, true, self.hit.striped);
         let ours = Arc::clone(self);
-        path.engine.submit(Job {
+        path.engine(Side::Backend).submit(Job {
             file: path.direct(open),
             offset: self.start,
             buffer: Buffer::new(self.len as usize),
@@ -206,7 +206,7 @@ impl Segment {
         });
         for part in parts {
             let gather = Arc::clone(&gather);
-            path.engine.submit(Job {
+            path.engine(Side::Cache).submit(Job {
                 file: path.cache().store().data_for_reads(),
                 offset: part.store_offset,
                 buffer: Buffer::new(part.len as usize),

@@ -21,6 +21,7 @@ pub struct Node {
     fd: OwnedFd,
     key: (u64, u64),
     state: Arc<FileState>,
+    last: Mutex<Stat>,
 }
 
 impl Node {
@@ -45,7 +46,17 @@ impl Node {
 
     /// Attributes as the backend has them now.
     pub(super) fn attr(&self) -> io::Result<Attr> {
-        Ok(Attr { id: self.id, stat: fstat(&self.fd)? })
+        let stat = fstat(&self.fd)?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = stat;
+        Ok(Attr { id: self.id, stat })
+    }
+
+    /// Attributes as they were last seen, of a file whose content is known: good enough to go on reading it from the cache
+    /// while the backend is silent.
+    pub fn last_attr(&self) -> Option<Attr> {
+        let stat = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.state.current()?.version;
+        (stat.st_size.cast_unsigned() == known.size).then_some(Attr { id: self.id, stat })
     }
 }
 
@@ -90,12 +101,14 @@ impl NodeTable {
             && let Some((node, count)) = maps.by_id.get_mut(&id)
         {
             *count += 1;
+            *node.last.lock().unwrap_or_else(PoisonError::into_inner) = *stat;
             return Arc::clone(node);
         }
         let id = self.id_of(&mut maps, key);
         let file =
             FileKey { backend: self.backend ^ stat.st_dev.wrapping_sub(self.root.0), inode: stat.st_ino };
-        let node = Arc::new(Node { id, fd, key, state: Arc::new(FileState::new(file)) });
+        let node =
+            Arc::new(Node { id, fd, key, state: Arc::new(FileState::new(file)), last: Mutex::new(*stat) });
         maps.by_id.insert(id, (Arc::clone(&node), 1));
         maps.by_key.insert(key, id);
         node

@@ -66,10 +66,19 @@ impl Default for ReadSettings {
     }
 }
 
+/// One engine per side. They are apart because a read of a hung backend may block already while it is submitted (a FUSE
+/// file system that asks for attributes first does that), and hits must not wait behind it.
+pub struct Engines {
+    /// Reads the cache.
+    pub cache: Engine,
+    /// Reads the backend.
+    pub backend: Engine,
+}
+
 /// The read path of one mount.
 pub struct ReadPath {
     cache: Arc<Cache<FileStore>>,
-    pub(super) engine: Engine,
+    engines: Engines,
     splitter: Mutex<Splitter>,
     policy: Mutex<PolicyName>,
     settings: ReadSettings,
@@ -89,13 +98,13 @@ impl ReadPath {
     /// When no thread can be started.
     pub fn new(
         cache: Arc<Cache<FileStore>>,
-        engine: Engine,
+        engines: Engines,
         settings: ReadSettings,
         backend_id: u64,
     ) -> io::Result<Arc<Self>> {
         let path = Arc::new(Self {
             cache,
-            engine,
+            engines,
             splitter: Mutex::new(Splitter::new(make_policy(settings.policy, &settings))),
             policy: Mutex::new(settings.policy),
             backend_id,
@@ -146,11 +155,18 @@ impl ReadPath {
         };
         serde_json::json!({
             "policy": self.policy_name(),
-            "engine": self.engine.name(),
+            "engine": self.engines.cache.name(),
             "backend_live": splitter.backend_live(),
             "in_flight": splitter.outstanding(),
             "window": window,
         })
+    }
+
+    pub(super) fn engine(&self, side: Side) -> &Engine {
+        match side {
+            Side::Cache => &self.engines.cache,
+            Side::Backend => &self.engines.backend,
+        }
     }
 
     pub(super) fn splitter(&self) -> MutexGuard<'_, Splitter> {
@@ -178,8 +194,11 @@ impl ReadPath {
         if state.wants_validation() {
             self.validate_later(open);
         }
-        let current = state.current().filter(|c| offset < c.version.size && len > 0);
-        let Some(current) = current else { return self.miss(open, None, offset, len, reply) };
+        let Some(current) = state.current() else { return self.miss(open, None, offset, len, reply) };
+        if offset >= current.version.size || len == 0 {
+            // The end, as far as is known: a file that grew elsewhere is seen with the next validation.
+            return reply(Ok(&[]));
+        }
         let inside = u64::from(len).min(current.version.size - offset);
         match self.cache.lookup(state.key(), &current.version, offset, inside) {
             Some(parts) => Hit::start(self, open, current, (offset, inside as u32), parts, reply),
@@ -236,7 +255,7 @@ impl ReadPath {
         then: Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>,
     ) {
         let tell = Telling::begin(self, Side::Backend, stream, len, useful, false);
-        self.engine.submit(Job {
+        self.engine(Side::Backend).submit(Job {
             file: Arc::clone(file),
             offset,
             buffer: Buffer::new(len as usize),
