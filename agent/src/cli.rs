@@ -1,10 +1,17 @@
 //! The command line `migshare`: what it takes and how it ends. Each command has a file of its own.
 
+mod explain;
 mod health;
+mod manual;
+mod mig_parted;
 mod paint;
+mod plan;
+mod service;
 mod status;
+mod target;
 
 use clap::{Parser, Subcommand};
+use migshare_proto::admin::{Order, OrderRequest};
 use migshare_proto::message::StatusQuery;
 use migshare_proto::status::Status;
 use migshare_proto::{Client, ClientError, Reply, Request};
@@ -32,8 +39,9 @@ pub enum Exit {
 
 /// Looks after the MIG instances that Slurm jobs share on this node.
 ///
-/// migshared, the agent, cuts idle GPUs into MIG instances ("leaves") and leases them to Slurm jobs. This command shows what is leased to
-/// whom.
+/// migshared, the agent, cuts idle GPUs into MIG instances ("leaves") and leases them to Slurm jobs. This command shows
+/// what is leased to whom and why, plans and applies other layouts without draining the node, and takes GPUs and
+/// places out of service. Looking is open to all users; the rest is root's.
 ///
 /// Exit codes: 0 well, 1 failed, 2 wrong usage, 3 refused by the agent, 4 no agent answers, 5 the node has a problem.
 #[derive(Parser)]
@@ -53,16 +61,39 @@ pub struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
-  migshare status              GPUs, leaves, and which jobs hold them
-  migshare status --json       the same for programs
-  migshare health              for Slurm's HealthCheckProgram";
+  migshare status                          GPUs, leaves, and which jobs hold them
+  migshare explain 812                     why job 812 got its leaves, or was refused
+  migshare plan full-memory                what another layout would do, and what would have to wait
+  migshare apply gpu=1 layout=2g.20gb:3    give one GPU three 2g instances; busy places follow as jobs end
+  migshare cordon gpu=1 --note 'new fan'   take a GPU out of service; its jobs go on, Slurm sends no more";
 
 #[derive(Subcommand)]
 enum Command {
     /// Show the GPUs of this node, their leaves and who holds them
     Status(status::Options),
-    /// Check the agent; drain this node in Slurm while no agent answers, and put it back when one does
+    /// Tell why a job got these leaves, or was refused
+    Explain(explain::Options),
+    /// Show what a change of layout would do now, and what would have to wait for which job
+    Plan(plan::PlanOptions),
+    /// Change the layout: idle places at once, the others as their jobs end
+    Apply(plan::ApplyOptions),
+    /// Take a GPU out of service: its jobs go on, the node is drained until it is back
+    Cordon(service::Cordon),
+    /// Put a GPU back into service
+    Uncordon(service::OneGpu),
+    /// Keep a place out of use once its job has ended
+    Quarantine(service::Quarantine),
+    /// Use a quarantined place again; what stands there becomes the agent's
+    Release(service::OnePlace),
+    /// End a job's lease although Slurm has not said that it ended
+    Evict(service::Evict),
+    /// No longer count a GPU that is gone for good
+    Forget(service::Forget),
+    /// Check the agent; drain this node in Slurm while no agent answers
     Health(health::Options),
+    /// Print completions for a shell, or manual pages
+    #[command(hide = true)]
+    Manual(manual::Options),
 }
 
 /// Runs the command line of this process.
@@ -71,7 +102,17 @@ pub fn main() -> ExitCode {
     let agent = Agent { socket: arguments.socket };
     let done = match arguments.command {
         Command::Status(options) => status::run(&agent, &options),
+        Command::Explain(options) => explain::run(&agent, &options),
+        Command::Plan(options) => plan::plan(&agent, &options),
+        Command::Apply(options) => plan::apply(&agent, &options),
+        Command::Cordon(options) => service::cordon(&agent, &options),
+        Command::Uncordon(options) => service::uncordon(&agent, &options),
+        Command::Quarantine(options) => service::quarantine(&agent, &options),
+        Command::Release(options) => service::release(&agent, &options),
+        Command::Evict(options) => service::evict(&agent, &options),
+        Command::Forget(options) => service::forget(&agent, &options),
         Command::Health(options) => health::run(&agent, &options),
+        Command::Manual(options) => manual::run(&options),
     };
     let exit = done.unwrap_or_else(|e| {
         eprintln!("migshare: {e:#}");
@@ -88,6 +129,9 @@ fn exit_of(e: &anyhow::Error) -> Exit {
     }
 }
 
+/// Longest wait for an answer. The agent may be busy with hardware, not for long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The agent as commands reach it.
 struct Agent {
     socket: PathBuf,
@@ -100,10 +144,18 @@ impl Agent {
         Client::connect(&self.socket, program, patience)?.ask(request)
     }
 
+    /// Gives an order; whether it changed anything.
+    fn order(&self, order: Order, force: bool) -> Result<bool, ClientError> {
+        match self.ask(&Request::Order(OrderRequest { order, force }), PATIENCE)? {
+            Reply::Done(done) => Ok(done.found),
+            other => Err(ClientError::Nonsense(format!("{other:?} to an order"))),
+        }
+    }
+
     /// The picture of the node.
-    fn status(&self, patience: Duration) -> Result<Box<Status>, ClientError> {
+    fn status(&self, patience: Duration) -> Result<Status, ClientError> {
         match self.ask(&Request::Status(StatusQuery {}), patience)? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             other => Err(ClientError::Nonsense(format!("{other:?} to status"))),
         }
     }

@@ -86,7 +86,7 @@ fn assemble(config: &Config, inbox: &Inbox) -> anyhow::Result<(Driver, Follow)> 
     let (leases, leases_rx) = watch::channel(0);
     let (changes, changes_rx) = watch::channel(0);
     let outlets = Outlets { service, holders, leases, changes, meters: meters.clone() };
-    let driver = Driver::new(about, books, journal, effects, outlets);
+    let driver = Driver::new(about, books, (journal, replay.told), effects, outlets);
     let follow =
         Follow { service: service_rx, holders: holders_rx, leases: leases_rx, changes: changes_rx, meters };
     Ok((driver, follow))

@@ -13,18 +13,22 @@
 //! It blocks in fsync, which is why it is a thread of its own: requests that come meanwhile share the next fsync. It
 //! decides nothing about leaves; that is the policy's.
 
+mod admin;
+mod history;
 mod mode;
 mod outlook;
 mod told;
 mod turn;
 
 use crate::hardware::{Opened, Order};
-use crate::journal::Journal;
+use crate::journal::{Journal, Told};
 use crate::metrics::Meters;
+use history::History;
 use migshare_policy::node::{Ask, Effect, Node, Rules, Seen, Service};
 use migshare_policy::record::Holder;
 use migshare_policy::topology::GpuReport;
 use migshare_proto::Reply;
+use migshare_proto::admin::{OrderRequest, PlanQuery};
 use migshare_proto::status::Status;
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -43,6 +47,12 @@ const BATCH: usize = 256;
 pub enum Event {
     /// A client asks; the reply goes to the sender.
     Ask(Ask, oneshot::Sender<Reply>),
+    /// An admin orders.
+    Order(OrderRequest, oneshot::Sender<Reply>),
+    /// Somebody wants to know what a change of layouts would do.
+    Plan(PlanQuery, oneshot::Sender<Reply>),
+    /// Somebody wants to know what was decided about a job.
+    Explain(u32, oneshot::Sender<Reply>),
     /// Somebody wants the picture of the node.
     Status(oneshot::Sender<Box<Status>>),
     /// Hardware, Slurm or the kernel say something.
@@ -112,14 +122,22 @@ pub struct Driver {
     switches: mode::Switches,
     outlets: Outlets,
     waiting: Vec<Waiting>,
+    history: History,
     /// When to try to repair a broken journal.
     repair: Option<Instant>,
+}
+
+/// What the policy is asked.
+#[derive(Debug)]
+enum Question {
+    Ask(Ask),
+    Order { order: migshare_policy::order::Order, force: bool },
 }
 
 /// A client whose instances are being made.
 #[derive(Debug)]
 struct Waiting {
-    ask: Ask,
+    question: Question,
     reply: oneshot::Sender<Reply>,
     until: Instant,
 }
@@ -129,7 +147,7 @@ impl Driver {
     pub fn new(
         about: About,
         books: migshare_policy::Books,
-        journal: Journal,
+        (journal, told): (Journal, Vec<Told>),
         hardware: mpsc::Sender<Order>,
         outlets: Outlets,
     ) -> Driver {
@@ -143,6 +161,7 @@ impl Driver {
             switches: mode::Switches::default(),
             outlets,
             waiting: Vec::new(),
+            history: History::new(told),
             repair: None,
         };
         driver.mind_the_journal();
@@ -197,12 +216,16 @@ impl Driver {
 
     fn take(&mut self, batch: Vec<Event>) {
         let mut asks = Vec::new();
-        let mut status = Vec::new();
+        let (mut status, mut plans, mut stories) = (Vec::new(), Vec::new(), Vec::new());
         for event in batch {
             match event {
                 Event::Ask(ask, reply) => {
-                    asks.push(Waiting { ask, reply, until: Instant::now() + PATIENCE });
+                    let question = Question::Ask(ask);
+                    asks.push(Waiting { question, reply, until: Instant::now() + PATIENCE });
                 }
+                Event::Order(request, reply) => asks.extend(self.order_asked(request, reply)),
+                Event::Plan(query, reply) => plans.push((query, reply)),
+                Event::Explain(job, reply) => stories.push((job, reply)),
                 Event::Status(reply) => status.push(reply),
                 Event::Seen(seen) => {
                     told::seen(&seen);
@@ -218,9 +241,15 @@ impl Driver {
         }
         self.mind_the_journal();
         self.turns(asks);
+        // A client that no longer listens wants no answer.
         for reply in status {
-            // A client that no longer listens wants no status.
             let _ = reply.send(Box::new(self.status()));
+        }
+        for (query, reply) in plans {
+            let _ = reply.send(self.plan(query));
+        }
+        for (job, reply) in stories {
+            let _ = reply.send(self.story(job));
         }
     }
 

@@ -19,7 +19,8 @@
 pub mod disk;
 mod line;
 
-use disk::DiskRecord;
+pub use disk::Told;
+use disk::{DiskRecord, Entry};
 use line::{Bad, Header};
 use migshare_policy::record::Record;
 use std::fs::{File, OpenOptions};
@@ -83,6 +84,8 @@ pub enum JournalError {
 pub struct Replay {
     /// The records, oldest first.
     pub records: Vec<Record>,
+    /// The decisions that were told, oldest first.
+    pub told: Vec<Told>,
     /// Bytes that a crash had left behind the last whole line, and that were cut off.
     pub torn: u64,
 }
@@ -123,13 +126,13 @@ impl Journal {
         Ok((journal, replay))
     }
 
-    /// Appends records and syncs. On an error nothing may be believed to be on disk, and [`Self::broken`] says why
+    /// Appends records, and what was told with them, and syncs. On an error nothing may be believed to be on disk, and [`Self::broken`] says why
     /// until a [`Self::compact`] succeeds.
-    pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+    pub fn append(&mut self, records: &[Record], told: &[Told]) -> io::Result<()> {
         if let Some(cause) = &self.broken {
             return Err(io::Error::other(cause.clone()));
         }
-        let line = line::encode(&records.iter().map(DiskRecord::from).collect::<Vec<_>>())?;
+        let line = entries(records, told)?;
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("the journal is not open"))?;
         match file.write_all(&line).and_then(|()| file.sync_data()) {
             Ok(()) => {
@@ -153,20 +156,20 @@ impl Journal {
         self.len > SMALL.max(4 * self.compact_len)
     }
 
-    /// Replaces the file by one that holds these records and nothing else. On an error the old file stays.
-    pub fn compact(&mut self, records: &[Record]) -> io::Result<()> {
-        let done = self.replace(records);
+    /// Replaces the file by one that holds these records and tellings and nothing else. On an error the old file stays.
+    pub fn compact(&mut self, records: &[Record], told: &[Told]) -> io::Result<()> {
+        let done = self.replace(records, told);
         if let Err(e) = &done {
             self.broken.get_or_insert_with(|| e.to_string());
         }
         done
     }
 
-    fn replace(&mut self, records: &[Record]) -> io::Result<()> {
+    fn replace(&mut self, records: &[Record], told: &[Told]) -> io::Result<()> {
         let (new, path) = (self.dir.join("journal.new"), self.dir.join("journal"));
         let mut bytes = line::encode(&Header::ours())?;
-        if !records.is_empty() {
-            bytes.extend(line::encode(&records.iter().map(DiskRecord::from).collect::<Vec<_>>())?);
+        if !records.is_empty() || !told.is_empty() {
+            bytes.extend(entries(records, told)?);
         }
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&bytes)?;
@@ -183,7 +186,7 @@ impl Journal {
     /// Cuts a torn tail off, and gives an empty file its header.
     fn settle(&mut self, path: &Path, found: u64) -> io::Result<()> {
         if self.len == 0 {
-            return self.replace(&[]);
+            return self.replace(&[], &[]);
         }
         let file = OpenOptions::new().append(true).open(path)?;
         if found > self.len {
@@ -193,6 +196,11 @@ impl Journal {
         self.file = Some(file);
         Ok(())
     }
+}
+
+fn entries(records: &[Record], told: &[Told]) -> io::Result<Vec<u8>> {
+    let all = records.iter().map(DiskRecord::from).chain(told.iter().map(DiskRecord::from));
+    line::encode(&all.collect::<Vec<_>>())
 }
 
 fn lock(dir: &Path) -> Result<nix::fcntl::Flock<File>, JournalError> {
@@ -227,8 +235,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Replay, u64), JournalError> {
     let mut replay = Replay::default();
     let mut good = 0;
     for (at, text) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
-        let parsed =
-            if at == 0 { header(path, text)? } else { records(text).map(|r| replay.records.extend(r)) };
+        let parsed = if at == 0 { header(path, text)? } else { replay.take(text) };
         match parsed {
             Ok(()) => good += text.len() as u64,
             Err(bad) if whole_line_in(&bytes[good as usize + text.len()..]) => {
@@ -256,8 +263,17 @@ fn header(path: &Path, text: &[u8]) -> Result<Result<(), Bad>, JournalError> {
     }
 }
 
-fn records(text: &[u8]) -> Result<Vec<Record>, Bad> {
-    Ok(line::decode::<Vec<DiskRecord>>(text)?.into_iter().map(Record::from).collect())
+impl Replay {
+    /// Takes in a line.
+    fn take(&mut self, text: &[u8]) -> Result<(), Bad> {
+        for entry in line::decode::<Vec<DiskRecord>>(text)? {
+            match Entry::from(entry) {
+                Entry::Record(record) => self.records.push(record),
+                Entry::Told(told) => self.told.push(told),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn whole_line_in(bytes: &[u8]) -> bool {

@@ -1,10 +1,14 @@
 //! Wire messages into the policy's questions, and its verdicts into wire messages: the only place where both are known.
 
+pub mod admin;
+
+use crate::journal::Told;
 use crate::process;
 use migshare_policy::charge::Need;
 use migshare_policy::node::{Ask, Verdict};
 use migshare_policy::placement::Direction;
 use migshare_policy::record::Ending;
+use migshare_proto::admin::{StoryEvent, StoryReply};
 use migshare_proto::message::{
     self, Done, ErrorCode, ErrorReply, GrantReply, LeaseReply, Reply, Request, Shape, Spread,
 };
@@ -26,7 +30,13 @@ pub fn ask(request: Request) -> Option<Ask> {
         Request::JobLeaves(r) => Ask::JobLeaves { job: r.job },
         Request::Release(r) => Ask::Release { job: r.job, step: r.step },
         Request::CloseLease(r) => Ask::Close { job: r.job, uid: r.uid, start: r.start, how: Ending::Epilog },
-        Request::Hello(_) | Request::Status(_) => return None,
+        Request::Hello(_)
+        | Request::Status(_)
+        | Request::Plan(_)
+        | Request::Order(_)
+        | Request::Explain(_) => {
+            return None;
+        }
     })
 }
 
@@ -41,6 +51,11 @@ pub fn reply(verdict: Verdict, caps_major: Option<u32>) -> Option<Reply> {
         Verdict::Refused(refused) => Reply::Refused(refused),
         Verdict::Wait => return None,
     })
+}
+
+/// The message for what was told of a job.
+pub fn story(told: Vec<Told>) -> StoryReply {
+    StoryReply { events: told.into_iter().map(|t| StoryEvent { at: t.at, text: t.text }).collect() }
 }
 
 /// An error reply.

@@ -42,6 +42,7 @@ use crate::books::Books;
 use crate::layout::Layout;
 use crate::placement::Direction;
 use crate::record::{Holder, Place, Record};
+use crate::topology::Gpu;
 use migshare_proto::{GpuUuid, JobKey};
 use sight::Sight;
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,6 +171,11 @@ impl Node {
     /// The durable truth.
     pub fn books(&self) -> &Books {
         &self.books
+    }
+
+    /// A GPU as it was last seen.
+    pub fn gpu(&self, gpu: &GpuUuid) -> Option<&Gpu> {
+        self.sight.gpus.get(gpu).map(|view| &view.gpu)
     }
 
     /// The processes that hold grants, each once.

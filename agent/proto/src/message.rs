@@ -10,6 +10,7 @@
 //!
 //! Changing a message means a new golden file and, if an old peer would misread it, a new version.
 
+use crate::admin::{ExplainQuery, OrderRequest, PlanQuery, PlanReply, StoryReply};
 use crate::ids::{JobKey, StepId};
 use crate::leaf::Leaf;
 use crate::status::Status;
@@ -33,6 +34,12 @@ pub enum Request {
     CloseLease(CloseLease),
     /// The node's GPUs, leaves and leases. Anybody may ask.
     Status(StatusQuery),
+    /// What a change of layouts would do. Anybody may ask.
+    Plan(PlanQuery),
+    /// An admin's order. Root only.
+    Order(OrderRequest),
+    /// What was decided about a job, and why. Anybody may ask.
+    Explain(ExplainQuery),
 }
 
 /// Versions and names, both ways.
@@ -151,10 +158,14 @@ pub enum Reply {
     Lease(LeaseReply),
     /// Answer to `grant`: the grant is on disk.
     Granted(GrantReply),
-    /// Answer to `release`, `close_lease`: it is on disk.
+    /// Answer to `release`, `close_lease`, `order`: it is on disk.
     Done(Done),
     /// Answer to `status`.
     Status(Box<Status>),
+    /// Answer to `plan`.
+    Plan(PlanReply),
+    /// Answer to `explain`.
+    Story(StoryReply),
     /// The agent works, and says no for a reason.
     Refused(Refused),
     /// The request could not be served.

@@ -7,8 +7,20 @@ use migshare_proto::{Reply, Request};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const REQUESTS: &[&str] = &["hello", "open_lease", "grant", "job_leaves", "release", "close_lease", "status"];
-const REPLIES: &[&str] = &["hello", "lease", "granted", "done", "status", "refused", "error"];
+const REQUESTS: &[&str] = &[
+    "hello",
+    "open_lease",
+    "grant",
+    "job_leaves",
+    "release",
+    "close_lease",
+    "status",
+    "plan",
+    "order",
+    "explain",
+];
+const REPLIES: &[&str] =
+    &["hello", "lease", "granted", "done", "status", "refused", "error", "plan", "story"];
 
 fn read(kind: &str, name: &str) -> String {
     let path =

@@ -5,7 +5,6 @@ use super::{Agent, Exit};
 use clap::Args;
 use migshare_proto::status::{GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, Status};
 use std::fmt::Write;
-use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -14,10 +13,8 @@ pub(super) struct Options {
     json: bool,
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
 pub(super) fn run(agent: &Agent, options: &Options) -> anyhow::Result<Exit> {
-    let status = agent.status(PATIENCE)?;
+    let status = agent.status(super::PATIENCE)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
@@ -111,14 +108,14 @@ fn lease(lease: &LeaseStatus) -> Vec<Cell> {
 }
 
 /// A text and its colour.
-type Cell = (String, Colour);
+pub(super) type Cell = (String, Colour);
 
-fn plain(value: impl ToString) -> Cell {
+pub(super) fn plain(value: impl ToString) -> Cell {
     (value.to_string(), Colour::Plain)
 }
 
 /// Columns of equal width, two spaces apart.
-fn table(heads: &[&str], rows: &[Vec<Cell>], paint: Paint) -> String {
+pub(super) fn table(heads: &[&str], rows: &[Vec<Cell>], paint: Paint) -> String {
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|r| r.get(at)).map(|(text, _)| text.chars().count());
         cells.chain([heads[at].len()]).max().unwrap_or(0)

@@ -59,7 +59,7 @@ impl Driver {
         if self.repair.is_some_and(|at| at > Instant::now()) {
             return;
         }
-        match self.journal.compact(&self.node.books().records()) {
+        match self.journal.compact(&self.node.books().records(), &self.history.all()) {
             Ok(()) => {
                 tracing::info!("journal can be written again");
                 self.repair = None;

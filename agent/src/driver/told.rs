@@ -1,7 +1,11 @@
 //! The log's account of what was decided: one event per decision, with its reason. Decides nothing.
 
-use migshare_policy::node::{Ask, Seen};
-use migshare_policy::record::{Grant, Pick, Record};
+use super::{Question, now};
+use crate::journal::Told;
+use migshare_policy::charge::Need;
+use migshare_policy::node::{Ask, Proposal, Seen, Verdict};
+use migshare_policy::placement::Direction;
+use migshare_policy::record::{Ending, Grant, Pick, Record};
 use migshare_proto::Reply;
 
 /// A change that is durable now.
@@ -48,8 +52,8 @@ pub(super) fn record(record: &Record) {
 }
 
 /// A refusal or an error; what was granted is told by its record.
-pub(super) fn reply(ask: &Ask, reply: &Reply) {
-    let (job, what) = subject(ask);
+pub(super) fn reply(question: &Question, reply: &Reply) {
+    let (job, what) = subject(question);
     match reply {
         Reply::Refused(r) => tracing::warn!(job, what, reason = ?r.reason, text = r.text, "refused"),
         Reply::Error(e) => tracing::warn!(job, what, code = ?e.code, text = e.text, "failed"),
@@ -67,13 +71,81 @@ pub(super) fn seen(seen: &Seen) {
     }
 }
 
-fn subject(ask: &Ask) -> (u32, &'static str) {
-    match ask {
-        Ask::Open { job, .. } => (job.job, "open lease"),
-        Ask::Grant { job, .. } => (job.job, "grant"),
-        Ask::JobLeaves { job } => (job.job, "job leaves"),
-        Ask::Release { job, .. } => (job.job, "release"),
-        Ask::Close { job, .. } => (*job, "close lease"),
+/// What was decided about a job that asked, and why, for `migshare explain`.
+pub(super) fn decision(question: &Question, proposal: &Proposal, default: Direction) -> Option<Told> {
+    let (job, what) = subject(question);
+    let text = match (&proposal.verdict, question) {
+        (Some(Verdict::Refused(r)), _) => format!("{what} refused: {}", r.text),
+        (_, Question::Ask(Ask::Open { leaves, direction, need, .. })) => {
+            let opened = proposal.records.iter().find_map(|r| match r {
+                Record::Open { leaves, .. } => Some(picks(leaves)),
+                _ => None,
+            })?;
+            let size = need.map_or_else(String::new, |need| format!(" in instances of {}", size(need)));
+            format!(
+                "lease opened: asked for {leaves} leaves{size}, {}: {opened}",
+                placed(*direction, default)
+            )
+        }
+        (_, Question::Ask(Ask::Grant { step, tasks, .. })) => {
+            let grant = proposal.records.iter().find_map(|r| match r {
+                Record::Grant { grant, .. } => Some(grant),
+                _ => None,
+            })?;
+            let leaves: Vec<String> = grant.leaves.iter().map(ToString::to_string).collect();
+            let shared = if grant.shared == 0 { String::new() } else { format!(", {} shared", grant.shared) };
+            format!("step {step} granted {} for {tasks} tasks{shared}", leaves.join(", "))
+        }
+        _ => return None,
+    };
+    (job != 0).then(|| Told { job, at: now(), text })
+}
+
+/// The end of a lease or a grant, however it came about.
+pub(super) fn ending(record: &Record) -> Option<Told> {
+    let (job, text) = match record {
+        Record::Close { job, how } => (job.job, format!("lease ended by {}", by(*how))),
+        Record::Release { job, step } => (job.job, format!("grant of step {step} ended")),
+        _ => return None,
+    };
+    Some(Told { job, at: now(), text })
+}
+
+fn by(how: Ending) -> &'static str {
+    match how {
+        Ending::Epilog => "the job's epilog",
+        Ending::Reaper => "the reaper: Slurm no longer runs the job here",
+        Ending::Admin => "an admin",
+        Ending::Reconcile => "the agent: the job began again, or an instance could not be made",
+    }
+}
+
+fn size(need: Need) -> String {
+    match need {
+        Need::Slices(n) => format!("at least {n} compute slices"),
+        Need::MemoryMib(n) => format!("at least {n} MiB"),
+    }
+}
+
+fn placed(asked: Option<Direction>, default: Direction) -> String {
+    let name = |d| match d {
+        Direction::Pack => "packed on few gpus",
+        Direction::Spread => "spread over gpus",
+    };
+    match asked {
+        Some(direction) => format!("{} as asked", name(direction)),
+        None => format!("{} as is the default here", name(default)),
+    }
+}
+
+fn subject(question: &Question) -> (u32, &'static str) {
+    match question {
+        Question::Ask(Ask::Open { job, .. }) => (job.job, "lease"),
+        Question::Ask(Ask::Grant { job, .. }) => (job.job, "grant"),
+        Question::Ask(Ask::JobLeaves { job }) => (job.job, "list of leaves"),
+        Question::Ask(Ask::Release { job, .. }) => (job.job, "release"),
+        Question::Ask(Ask::Close { job, .. }) => (*job, "end of lease"),
+        Question::Order { .. } => (0, "order"),
     }
 }
 

@@ -4,7 +4,8 @@
 //! fails, the node is put back as it was and the same questions are answered one by one: those that write nothing
 //! (a step that asks again, the leaves of a running job) are served all the same.
 
-use super::{Driver, REPAIR, Waiting, now, told};
+use super::{Driver, Question, REPAIR, Waiting, now, told};
+use crate::journal::Told;
 use crate::wire;
 use migshare_policy::node::{Effect, Node, Proposal, Verdict};
 use migshare_policy::record::Record;
@@ -23,6 +24,7 @@ struct Turn {
     /// The last proposal, not committed yet.
     last: Option<Proposal>,
     records: Vec<Record>,
+    told: Vec<Told>,
     effects: Vec<Effect>,
     verdicts: Vec<(Waiting, Verdict)>,
 }
@@ -39,7 +41,7 @@ impl Driver {
             asks = std::mem::take(&mut self.waiting);
         }
         if self.journal.is_bloated()
-            && let Err(error) = self.journal.compact(&self.node.books().records())
+            && let Err(error) = self.journal.compact(&self.node.books().records(), &self.history.all())
         {
             tracing::error!(%error, "journal could not be compacted");
         }
@@ -54,8 +56,9 @@ impl Driver {
         let mut turn = Turn::default();
         for asked in asks {
             self.settle(&mut turn);
-            let proposal = self.node.answer(now(), &asked.ask);
+            let proposal = self.propose(&asked.question);
             let verdict = proposal.verdict.clone().unwrap_or(Verdict::Wait);
+            turn.told.extend(told::decision(&asked.question, &proposal, self.about.rules.direction));
             turn.add(proposal);
             turn.verdicts.push((asked, verdict));
         }
@@ -69,6 +72,13 @@ impl Driver {
         self.finish(turn)
     }
 
+    fn propose(&self, question: &Question) -> Proposal {
+        match question {
+            Question::Ask(ask) => self.node.answer(now(), ask),
+            Question::Order { order, force } => self.node.order(order, *force),
+        }
+    }
+
     /// Commits the last proposal in memory, so that the next one sees it.
     fn settle(&mut self, turn: &mut Turn) {
         if let Some(proposal) = turn.last.take() {
@@ -80,8 +90,9 @@ impl Driver {
     }
 
     fn finish(&mut self, mut turn: Turn) -> bool {
+        turn.told.extend(turn.records.iter().filter_map(told::ending));
         if !turn.records.is_empty()
-            && let Err(error) = self.append(&turn.records)
+            && let Err(error) = self.append(&turn.records, &turn.told)
         {
             tracing::error!(%error, "journal cannot be written: nothing was changed");
             self.repair = Some(Instant::now() + REPAIR);
@@ -101,15 +112,28 @@ impl Driver {
         for (asked, verdict) in turn.verdicts {
             self.reply(asked, verdict);
         }
+        self.remember(turn.told, turn.records.is_empty());
         if changed {
             self.outlets.changes.send_modify(|n| *n += 1);
         }
         changed
     }
 
-    fn append(&mut self, records: &[Record]) -> std::io::Result<()> {
+    /// Remembers what was told. Refusals change nothing, so that they are written after they were answered.
+    fn remember(&mut self, told: Vec<Told>, unwritten: bool) {
+        if unwritten
+            && !told.is_empty()
+            && let Err(error) = self.append(&[], &told)
+        {
+            tracing::error!(%error, "journal cannot be written");
+            self.repair = Some(Instant::now() + REPAIR);
+        }
+        told.into_iter().for_each(|t| self.history.add(t));
+    }
+
+    fn append(&mut self, records: &[Record], told: &[Told]) -> std::io::Result<()> {
         let started = Instant::now();
-        let done = self.journal.append(records);
+        let done = self.journal.append(records, told);
         self.outlets.meters.journal(done.is_ok(), started.elapsed());
         done
     }
@@ -118,7 +142,7 @@ impl Driver {
     fn answer_without_journal(&mut self, asks: Vec<Waiting>) {
         let cause = self.journal.broken().unwrap_or("the journal cannot be written").to_owned();
         for asked in asks {
-            let proposal = self.node.answer(now(), &asked.ask);
+            let proposal = self.propose(&asked.question);
             match proposal.verdict {
                 Some(verdict) if proposal.records.is_empty() => self.reply(asked, verdict),
                 _ => {
@@ -133,7 +157,7 @@ impl Driver {
     fn reply(&mut self, asked: Waiting, verdict: Verdict) {
         let caps_major = self.opened.as_ref().and_then(|o| o.caps_major);
         if let Some(reply) = wire::reply(verdict, caps_major) {
-            told::reply(&asked.ask, &reply);
+            told::reply(&asked.question, &reply);
             if let Reply::Refused(refused) = &reply {
                 self.outlets.meters.refused(refused.reason);
             }

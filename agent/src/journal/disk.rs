@@ -6,7 +6,7 @@ use migshare_policy::record::{Cause, Ending, Grant, Holder, LeafId, Pick, Place,
 use migshare_proto::{GpuUuid, JobKey, Placement, StepId};
 use serde::{Deserialize, Serialize};
 
-/// A change of the durable truth. Field by field as [`Record`], where each is described.
+/// An entry of the journal. Field by field as [`Record`] and [`Told`], where each is described.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields are those of the policy's record of the same name")]
@@ -28,6 +28,34 @@ pub enum DiskRecord {
     Cordon { gpu: GpuUuid, note: String },
     Uncordon { gpu: GpuUuid },
     Target { gpu: GpuUuid, layout: Option<DiskLayout> },
+    Told { job: u32, at: i64, text: String },
+}
+
+/// What an entry of the journal means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A change of the durable truth.
+    Record(Record),
+    /// A decision and its reason, which changes nothing.
+    Told(Told),
+}
+
+/// A decision about a job, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Slurm's job id.
+    pub job: u32,
+    /// When, seconds since the epoch.
+    pub at: i64,
+    /// What, and why.
+    pub text: String,
+}
+
+impl From<&Told> for DiskRecord {
+    fn from(told: &Told) -> DiskRecord {
+        let Told { job, at, text } = told.clone();
+        DiskRecord::Told { job, at, text }
+    }
 }
 
 /// One making of an instance at a place.
@@ -127,10 +155,11 @@ impl From<&Record> for DiskRecord {
     }
 }
 
-impl From<DiskRecord> for Record {
-    fn from(record: DiskRecord) -> Record {
+impl From<DiskRecord> for Entry {
+    fn from(record: DiskRecord) -> Entry {
         use DiskRecord as D;
-        match record {
+        Entry::Record(match record {
+            D::Told { job, at, text } => return Entry::Told(Told { job, at, text }),
             D::Boot { boot } => Record::Boot { boot },
             D::Enrol { gpu, index, leaves } => Record::Enrol { gpu, index, leaves },
             D::Forget { gpu } => Record::Forget { gpu },
@@ -150,7 +179,7 @@ impl From<DiskRecord> for Record {
             D::Cordon { gpu, note } => Record::Cordon { gpu, note },
             D::Uncordon { gpu } => Record::Uncordon { gpu },
             D::Target { gpu, layout } => Record::Target { gpu, layout: layout.map(Into::into) },
-        }
+        })
     }
 }
 

@@ -12,6 +12,10 @@ fn job() -> JobKey {
     JobKey { job: 812, start: 1_700_000_000, uid: 1000 }
 }
 
+fn told() -> Told {
+    Told { job: 812, at: 5, text: "refused: no leaf is free".to_owned() }
+}
+
 /// One record of every kind.
 fn every_kind() -> Vec<Record> {
     let gpu = GpuUuid("GPU-1".to_owned());
@@ -60,7 +64,7 @@ fn every_kind_of_record_comes_back_as_it_was() {
     let (mut journal, replay) = Journal::open(dir.path()).unwrap();
     assert!(replay.records.is_empty());
     for record in every_kind() {
-        journal.append(&[record]).unwrap();
+        journal.append(&[record], &[]).unwrap();
     }
     drop(journal);
     assert_eq!(reopened(dir.path()).records, every_kind());
@@ -70,11 +74,13 @@ fn every_kind_of_record_comes_back_as_it_was() {
 fn a_compacted_journal_holds_what_it_was_given_and_takes_appends() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path()).unwrap();
-    journal.append(&every_kind()).unwrap();
-    journal.compact(&every_kind()[..2]).unwrap();
-    journal.append(&every_kind()[2..3]).unwrap();
+    journal.append(&every_kind(), &[]).unwrap();
+    journal.compact(&every_kind()[..2], &[told()]).unwrap();
+    journal.append(&every_kind()[2..3], &[told()]).unwrap();
     drop(journal);
-    assert_eq!(reopened(dir.path()).records, every_kind()[..3]);
+    let replay = reopened(dir.path());
+    assert_eq!(replay.records, every_kind()[..3]);
+    assert_eq!(replay.told, [told(), told()]);
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn a_journal_cut_at_any_byte_holds_exactly_the_appends_before_the_cut() {
     let (mut journal, _) = Journal::open(dir.path()).unwrap();
     let mut ends = vec![(std::fs::metadata(&path).unwrap().len(), 0)];
     for (at, pair) in every_kind().chunks(2).enumerate() {
-        journal.append(pair).unwrap();
+        journal.append(pair, &[]).unwrap();
         ends.push((std::fs::metadata(&path).unwrap().len(), 2 * (at + 1)));
     }
     drop(journal);
@@ -95,7 +101,7 @@ fn a_journal_cut_at_any_byte_holds_exactly_the_appends_before_the_cut() {
         let expected = expected.min(every_kind().len());
         let (mut journal, replay) = Journal::open(dir.path()).unwrap();
         assert_eq!(replay.records, every_kind()[..expected], "cut at {cut}");
-        journal.append(&every_kind()[..1]).unwrap();
+        journal.append(&every_kind()[..1], &[]).unwrap();
         drop(journal);
         assert_eq!(reopened(dir.path()).records.len(), expected + 1, "appended after a cut at {cut}");
     }
@@ -107,7 +113,7 @@ fn a_damaged_line_before_whole_ones_is_refused_with_its_number() {
     let path = dir.path().join("journal");
     let (mut journal, _) = Journal::open(dir.path()).unwrap();
     for record in &every_kind()[..3] {
-        journal.append(std::slice::from_ref(record)).unwrap();
+        journal.append(std::slice::from_ref(record), &[]).unwrap();
     }
     drop(journal);
     let mut bytes = std::fs::read(&path).unwrap();

@@ -28,7 +28,7 @@ pub const TABLE: &[Row] = &[
         &["gpu"],
         "Share of free placement units outside the largest run of free units.",
     ),
-    define("migshare_gpu_info", &["gpu", "UUID", "pci_bus_id", "modelName"], "Identity of a GPU; always 1."),
+    define("migshare_gpu_info", &["gpu", "UUID", "pci_bus_id", "model"], "Identity of a GPU; always 1."),
     define(
         "migshare_gpu_serving",
         &["gpu"],

@@ -119,14 +119,14 @@ impl Connection {
                 self.inbox.send(Event::Status(sender));
                 Ok(self.wait(receiver).await?.map_or_else(stopping, Reply::Status))
             }
-            other => match wire::ask(other) {
-                Some(ask) => {
-                    let (sender, receiver) = oneshot::channel();
-                    self.inbox.send(Event::Ask(ask, sender));
-                    Ok(self.wait(receiver).await?.unwrap_or_else(stopping))
-                }
-                None => Ok(wire::error(ErrorCode::Internal, "a request without an answer")),
-            },
+            other => {
+                let (sender, receiver) = oneshot::channel();
+                let Some(event) = event(other, sender) else {
+                    return Ok(wire::error(ErrorCode::Internal, "a request without an answer"));
+                };
+                self.inbox.send(event);
+                Ok(self.wait(receiver).await?.unwrap_or_else(stopping))
+            }
         }
     }
 
@@ -151,6 +151,16 @@ impl Connection {
             Ok(Ok(())) => Ok(()),
             _ => Err(HungUp),
         }
+    }
+}
+
+/// The event for a request that has a reply of its own.
+fn event(request: Request, reply: oneshot::Sender<Reply>) -> Option<Event> {
+    match request {
+        Request::Plan(query) => Some(Event::Plan(query, reply)),
+        Request::Order(order) => Some(Event::Order(order, reply)),
+        Request::Explain(query) => Some(Event::Explain(query.job, reply)),
+        other => wire::ask(other).map(|ask| Event::Ask(ask, reply)),
     }
 }
 

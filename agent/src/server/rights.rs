@@ -14,12 +14,13 @@ pub enum Who {
 /// Who may send this request.
 pub fn who_may(request: &Request) -> Who {
     match request {
-        Request::Hello(_) | Request::Status(_) => Who::Anybody,
+        Request::Hello(_) | Request::Status(_) | Request::Plan(_) | Request::Explain(_) => Who::Anybody,
         Request::OpenLease(_)
         | Request::Grant(_)
         | Request::JobLeaves(_)
         | Request::Release(_)
-        | Request::CloseLease(_) => Who::Privileged,
+        | Request::CloseLease(_)
+        | Request::Order(_) => Who::Privileged,
     }
 }
 
@@ -44,5 +45,8 @@ pub fn name(request: &Request) -> &'static str {
         Request::Release(_) => "release",
         Request::CloseLease(_) => "close_lease",
         Request::Status(_) => "status",
+        Request::Plan(_) => "plan",
+        Request::Order(_) => "order",
+        Request::Explain(_) => "explain",
     }
 }

@@ -85,7 +85,7 @@ fn live_and_judge(mut rig: Rig, command: Command) -> bool {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     };
-    let killed = done.is_err();
+    let killed = done.is_err() || !rig.settled_or_ended();
     if killed {
         rig.ended();
     } else {

@@ -1,6 +1,7 @@
 //! The agent as a process: the real `migshared` on the simulated NVML, killed, starved and lied to.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod crash;
 mod disk;
 mod hostile;

@@ -84,13 +84,20 @@ impl Rig {
 
     /// Waits until every GPU has its seven leaves and nothing is wrong.
     pub(crate) fn settled(&mut self) -> Status {
-        let whole = |s: &Status| {
-            let full = |g: &GpuStatus| {
-                g.leaves.len() == 7 && g.leaves.iter().all(|l| l.generation > 0 && !l.uuid.is_empty())
-            };
-            s.problems.is_empty() && s.counted > 0 && s.usable == s.counted && s.gpus.iter().all(full)
-        };
-        self.until("all leaves", whole)
+        self.until("all leaves", is_whole)
+    }
+
+    /// Waits for the same, or for the end of the agent; whether it lives.
+    pub(crate) fn settled_or_ended(&mut self) -> bool {
+        let deadline = Instant::now() + LONG;
+        while Instant::now() < deadline && self.runs() {
+            if self.try_status().is_ok_and(|s| is_whole(&s)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!self.runs(), "the agent neither settles nor ends");
+        false
     }
 
     /// Waits until the status is as wanted.
@@ -233,6 +240,15 @@ impl Drop for Rig {
             eprintln!("--- log of the agent\n{}---", self.log());
         }
     }
+}
+
+/// Every GPU has its seven leaves and nothing is wrong.
+fn is_whole(status: &Status) -> bool {
+    let full = |g: &GpuStatus| {
+        g.leaves.len() == 7 && g.leaves.iter().all(|l| l.generation > 0 && !l.uuid.is_empty())
+    };
+    let all = status.counted > 0 && status.usable == status.counted;
+    all && status.problems.is_empty() && status.gpus.iter().all(full)
 }
 
 const UID: u32 = 1000;

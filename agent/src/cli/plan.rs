@@ -1,0 +1,151 @@
+//! `migshare plan` and `migshare apply`: a change of layout, shown and done. Idle places change at once; the agent finishes the others
+//! as their jobs end, whether this command still runs or not.
+
+use super::paint::Paint;
+use super::status::{Cell, plain, table};
+use super::{Agent, Exit, PATIENCE, target};
+use clap::Args;
+use migshare_proto::admin::{ApplyOrder, GpuTarget, MoveStatus, Order, PlanQuery, PlanReply};
+use migshare_proto::{Reply, Request};
+use std::time::{Duration, Instant};
+
+#[derive(Args)]
+pub(super) struct PlanOptions {
+    /// A layout for all GPUs (configured, uniform, full-memory, 2g.20gb:3,1g.10gb:1, 3g@4:4+1g@0:1), or pairs of
+    /// gpu=N layout=LAYOUT, or a file of such pairs, or a mig-parted configuration FILE.yaml#NAME
+    #[arg(required = true, value_name = "TARGET")]
+    target: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct ApplyOptions {
+    #[command(flatten)]
+    what: PlanOptions,
+    /// Change nothing unless all of it can be done now
+    #[arg(long)]
+    now: bool,
+    /// Show the plan and change nothing, as `migshare plan` does
+    #[arg(long)]
+    dry_run: bool,
+    /// Seconds to follow the progress for
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    wait: u64,
+}
+
+/// A change takes about this long per instance on hardware (NVIDIA's DRA driver, nvlib.go).
+const SECONDS_PER_MOVE: usize = 1;
+/// Pause between two looks at the progress.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(super) fn plan(agent: &Agent, options: &PlanOptions) -> anyhow::Result<Exit> {
+    let target = target::parse(&options.target, &agent.status(PATIENCE)?)?;
+    show(&ask(agent, &target)?, options.json)?;
+    Ok(Exit::Well)
+}
+
+pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exit> {
+    let target = target::parse(&options.what.target, &agent.status(PATIENCE)?)?;
+    let plan = ask(agent, &target)?;
+    let json = options.what.json;
+    if options.dry_run {
+        show(&plan, json)?;
+        return Ok(Exit::Well);
+    }
+    if !json {
+        show(&plan, json)?;
+    }
+    agent.order(Order::Apply(ApplyOrder { target: target.clone(), now: options.now }), false)?;
+    let left = follow(agent, &target, &plan, options, json)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&left)?);
+    }
+    if left.moves.is_empty() {
+        return Ok(Exit::Well);
+    }
+    let problems = agent.status(PATIENCE)?.problems;
+    problems.iter().for_each(|p| eprintln!("problem: {p}"));
+    eprintln!("migshare: {} changes are not done yet; the agent goes on trying", left.moves.len());
+    Ok(if problems.is_empty() { Exit::Failed } else { Exit::Unwell })
+}
+
+fn ask(agent: &Agent, target: &[GpuTarget]) -> anyhow::Result<PlanReply> {
+    match agent.ask(&Request::Plan(PlanQuery { target: target.to_vec() }), PATIENCE)? {
+        Reply::Plan(plan) => Ok(plan),
+        other => anyhow::bail!("the agent answered {other:?}"),
+    }
+}
+
+/// Follows the moves until none is left that could be done now, and returns what is left.
+fn follow(
+    agent: &Agent,
+    target: &[GpuTarget],
+    plan: &PlanReply,
+    options: &ApplyOptions,
+    json: bool,
+) -> anyhow::Result<PlanReply> {
+    let deadline = Instant::now() + Duration::from_secs(options.wait);
+    let mut todo = plan.moves.clone();
+    loop {
+        let left = ask(agent, target)?;
+        let is_done = |m: &MoveStatus| !left.moves.contains(m);
+        if !json {
+            todo.iter().filter(|m| is_done(m)).for_each(|m| println!("done: {}", in_words(m)));
+        }
+        todo.retain(|m| !is_done(m));
+        if left.moves.is_empty() || Instant::now() >= deadline {
+            return Ok(left);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn show(plan: &PlanReply, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(plan)?);
+        return Ok(());
+    }
+    print!("{}", render(plan, Paint::for_stdout()));
+    Ok(())
+}
+
+fn render(plan: &PlanReply, paint: Paint) -> String {
+    if plan.moves.is_empty() && plan.deferred.is_empty() {
+        return "nothing to change\n".to_owned();
+    }
+    let mut out = String::new();
+    if !plan.moves.is_empty() {
+        let seconds = plan.moves.len() * SECONDS_PER_MOVE;
+        out.push_str(&format!("now, on idle places only (about {seconds} s):\n"));
+        let rows: Vec<Vec<Cell>> = plan.moves.iter().map(row).collect();
+        out.push_str(&table(&["CHANGE", "GPU", "PLACE", "PROFILE"], &rows, paint));
+    }
+    if !plan.deferred.is_empty() {
+        out.push_str("later, by itself:\n");
+        let rows: Vec<Vec<Cell>> = plan
+            .deferred
+            .iter()
+            .map(|d| {
+                let or_dash = |v: Option<String>| plain(v.unwrap_or_else(|| "-".to_owned()));
+                vec![
+                    or_dash(d.gpu.map(|g| g.to_string())),
+                    or_dash(d.placement.map(|p| p.to_string())),
+                    plain(&d.why),
+                ]
+            })
+            .collect();
+        out.push_str(&table(&["GPU", "PLACE", "WAITS FOR"], &rows, paint));
+    }
+    out
+}
+
+fn row(m: &MoveStatus) -> Vec<Cell> {
+    vec![plain(if m.make { "make" } else { "destroy" }), plain(m.gpu), plain(m.placement), plain(&m.profile)]
+}
+
+fn in_words(m: &MoveStatus) -> String {
+    let verb = if m.make { "made" } else { "destroyed" };
+    format!("{verb} {} at {} on gpu {}", m.profile, m.placement, m.gpu)
+}

@@ -1,0 +1,191 @@
+//! An admin's commands, through the real command line.
+
+use crate::rig::Rig;
+use migshare_proto::admin::PlanReply;
+use migshare_proto::status::{GpuStatus, LeafState, Status};
+use std::process::Command;
+
+/// Runs `migshare`; exit code, stdout, stderr.
+fn migshare(rig: &Rig, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+    let out = command.arg("--socket").arg(rig.path("agent.sock")).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+}
+
+/// Places and profiles on a GPU.
+fn cut(rig: &Rig, gpu: usize) -> Vec<String> {
+    let leaves = &rig.try_status().unwrap().gpus[gpu].leaves;
+    leaves.iter().map(|l| format!("{} {}", l.placement, l.profile)).collect()
+}
+
+#[test]
+fn a_plan_shows_moves_and_what_waits_and_changes_nothing() {
+    let mut rig = Rig::new(2);
+    rig.start();
+    let lease = rig.open(812, 14).unwrap();
+    rig.open(813, 1).unwrap_err();
+    let before = rig.machine();
+    let (code, text, _) = migshare(&rig, &["plan", "gpu=1", "layout=full-memory"]);
+    assert_eq!(code, 0);
+    assert!(text.contains("1g.20gb") && text.contains("job 812"), "{text}");
+    rig.close(812).unwrap();
+    let lease = rig.open(812, 2).unwrap_or(lease);
+    let (_, json, _) = migshare(&rig, &["plan", "2g.20gb:3", "--json"]);
+    let plan: PlanReply = serde_json::from_str(&json).unwrap();
+    let held = |gpu, place| lease.leaves.iter().any(|l| l.gpu == gpu && l.placement.overlaps(place));
+    assert!(!plan.moves.is_empty() && plan.moves.iter().all(|m| !held(m.gpu, m.placement)), "{plan:?}");
+    assert_eq!(rig.machine().gpus, before.gpus);
+}
+
+#[test]
+fn an_applied_layout_takes_idle_places_at_once_and_the_others_as_jobs_end() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    let lease = rig.open(812, 3).unwrap();
+    let (code, text, e) = migshare(&rig, &["apply", "gpu=0", "layout=2g.20gb:3"]);
+    assert_eq!(code, 0, "{text}{e}");
+    assert!(text.contains("done: made 2g.20gb") && text.contains("812"), "{text}");
+    assert_eq!(rig.open(812, 3).unwrap(), lease, "the job keeps its leaves");
+    assert_eq!(cut(&rig, 0).iter().filter(|c| c.ends_with("2g.20gb")).count(), 2);
+    rig.close(812).unwrap();
+    let wide = |g: &GpuStatus| g.leaves.iter().filter(|l| l.profile == "2g.20gb").count() == 3;
+    let three = |s: &Status| s.gpus.first().is_some_and(wide);
+    rig.until("the third", three);
+    rig.kill();
+    rig.launch(rig.command());
+    rig.until("the same after a restart", three);
+    let (code, ..) = migshare(&rig, &["apply", "configured"]);
+    assert_eq!(code, 0);
+    rig.settled();
+}
+
+#[test]
+fn now_means_all_or_nothing() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    rig.open(812, 1).unwrap();
+    let before = cut(&rig, 0);
+    let (code, _, e) = migshare(&rig, &["apply", "--now", "gpu=0", "layout=7g.80gb:1"]);
+    assert_eq!(code, 3);
+    assert!(e.contains("nothing was changed") && e.contains("812"), "{e}");
+    assert_eq!(cut(&rig, 0), before);
+    let (code, text, _) = migshare(&rig, &["apply", "--dry-run", "gpu=0", "layout=2g.20gb:3"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(cut(&rig, 0), before);
+}
+
+#[test]
+fn targets_come_from_files_too() {
+    let mut rig = Rig::new(2);
+    rig.start();
+    std::fs::write(
+        rig.path("mine"),
+        "# the first gpu for small jobs\ngpu=0 layout=uniform\ngpu=1 layout=3g@0:4+3g@4:4\n",
+    )
+    .unwrap();
+    let parted = "version: v1\nmig-configs:\n  mixed:\n    - devices: [1]\n      mig-enabled: true\n      mig-devices:\n        1g.10gb: 2\n        2g.20gb: 1\n        3g.40gb: 1\n";
+    std::fs::write(rig.path("parted.yaml"), parted).unwrap();
+    let (code, text, e) = migshare(&rig, &["apply", rig.path("mine").to_str().unwrap()]);
+    assert_eq!(code, 0, "{text}{e}");
+    assert_eq!(cut(&rig, 1), ["0:4 3g.40gb", "4:4 3g.40gb"]);
+    let (code, text, e) = migshare(&rig, &["apply", &format!("{}#mixed", rig.path("parted.yaml").display())]);
+    assert_eq!(code, 0, "{text}{e}");
+    let mut profiles: Vec<String> =
+        cut(&rig, 1).iter().map(|c| c.split(' ').nth(1).unwrap().to_owned()).collect();
+    profiles.sort();
+    assert_eq!(profiles, ["1g.10gb", "1g.10gb", "2g.20gb", "3g.40gb"]);
+    let (code, _, e) = migshare(&rig, &["plan", "gpu=0", "layout=1g.99gb:1"]);
+    assert_eq!(code, 3, "{e}");
+    assert!(e.contains("1g.99gb") && e.contains("1g.10gb"), "names what there is: {e}");
+    let (code, _, e) = migshare(&rig, &["plan", "nonesuch"]);
+    assert!(code == 1 && e.contains("no layout"), "{e}");
+}
+
+#[test]
+fn a_cordoned_gpu_gets_no_new_job_and_keeps_the_one_it_has() {
+    let mut rig = Rig::new(2);
+    rig.start();
+    rig.open(1, 7).unwrap();
+    let gpu =
+        rig.try_status().unwrap().gpus.iter().position(|g| g.leaves.iter().any(|l| l.job.is_some())).unwrap();
+    let name = gpu.to_string();
+    assert_eq!(migshare(&rig, &["cordon", &name, "--note", "new fan"]).0, 0);
+    let (code, text, _) = migshare(&rig, &["status"]);
+    assert!(code == 5 && text.contains("new fan"), "{text}");
+    assert_eq!(rig.try_status().unwrap().leases.len(), 1);
+    rig.kill();
+    rig.launch(rig.command());
+    rig.until("the cordon after a restart", |s| s.problems.iter().any(|p| p.contains("new fan")));
+    assert_eq!(migshare(&rig, &["uncordon", &format!("gpu={name}")]).0, 0);
+    rig.settled();
+    assert_eq!(migshare(&rig, &["uncordon", &name]).1, "nothing to change\n");
+    assert_eq!(migshare(&rig, &["cordon", "9"]).0, 1);
+}
+
+#[test]
+fn a_quarantined_place_is_kept_out_of_use_until_it_is_released() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    assert_eq!(migshare(&rig, &["quarantine", "0", "3:1", "--note", "ecc errors"]).0, 0);
+    let status = rig.try_status().unwrap();
+    let leaf = status.gpus[0].leaves.iter().find(|l| l.placement.start == 3).unwrap();
+    assert_eq!(leaf.state, LeafState::Quarantined);
+    assert!(rig.open(1, 7).is_err());
+    assert_eq!(rig.open(1, 6).unwrap().leaves.iter().filter(|l| l.placement.start == 3).count(), 0);
+    assert_eq!(migshare(&rig, &["release", "0", "3:1"]).0, 0);
+    rig.settled();
+    rig.open(2, 1).unwrap();
+}
+
+#[test]
+fn nothing_takes_a_jobs_leaves_without_force_and_the_refusal_says_whose() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    rig.open(812, 2).unwrap();
+    let (code, _, e) = migshare(&rig, &["evict", "812"]);
+    assert_eq!(code, 3);
+    assert!(e.contains("job 812 of user 1000") && e.contains("--force"), "{e}");
+    assert_eq!(rig.try_status().unwrap().leases.len(), 1);
+    assert_eq!(migshare(&rig, &["evict", "812", "--force"]).0, 0);
+    assert!(rig.try_status().unwrap().leases.is_empty());
+}
+
+#[test]
+fn the_story_of_a_job_is_told_also_after_a_restart() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    rig.open(1, 6).unwrap();
+    assert!(rig.open(812, 3).is_err());
+    rig.close(1).unwrap();
+    rig.open(812, 3).unwrap();
+    rig.grant(812, 0, 3, std::process::id()).unwrap();
+    rig.close(812).unwrap();
+    rig.kill();
+    rig.start();
+    let (code, text, _) = migshare(&rig, &["explain", "812"]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = text.lines().collect();
+    for (line, wanted) in lines.iter().zip([
+        "refused",
+        "lease opened: asked for 3 leaves",
+        "step 0 granted",
+        "ended by the job's epilog",
+    ]) {
+        assert!(line.contains(wanted), "{wanted} in\n{text}");
+    }
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(migshare(&rig, &["explain", "4"]).1.contains("nothing is known"));
+}
+
+#[test]
+fn completions_and_manual_pages_are_made_from_the_command_line_itself() {
+    let rig = Rig::new(1);
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, text, _) = migshare(&rig, &["manual", shell]);
+        assert!(code == 0 && text.contains("cordon"), "{shell}");
+    }
+    let dir = rig.path("man");
+    assert_eq!(migshare(&rig, &["manual", "man", "--dir", dir.to_str().unwrap()]).0, 0);
+    assert!(std::fs::read_to_string(dir.join("migshare-apply.1")).unwrap().contains("mig\\-parted"));
+}
