@@ -10,6 +10,7 @@ mod bad_options;
 mod batch;
 mod broken_node;
 mod bystanders;
+mod configured;
 mod contention;
 mod health_check;
 mod inherited_options;
