@@ -285,6 +285,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_example_of_the_readme_is_read() {
+        let readme = include_str!("../README.md");
+        let example = readme.split("```toml\n").nth(1).and_then(|t| t.split("```").next()).unwrap();
+        let config: Config = toml::from_str(example).unwrap();
+        assert_eq!(config.cache.size, 2 << 40);
+        assert_eq!(config.mounts[1].max_backend_bytes, Some(16 << 20));
+        assert_eq!(config.mounts[1].policy, PolicyName::CacheOnly);
+    }
+
     fn check(text: &str) -> Result<Config, String> {
         let parsed: Config = toml::from_str(text).map_err(|e| e.to_string())?;
         parsed.check().map_err(|e| e.to_string())
