@@ -1,0 +1,36 @@
+"""Puts libmigshare.so into the wheel, which therefore is bound to a platform but not to a Python version.
+
+MIGSHARE_LIBRARY names the shared object; without it the release build of this source tree is taken.
+"""
+
+import os
+import pathlib
+import shutil
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.dist import Distribution
+from wheel.bdist_wheel import bdist_wheel
+
+HERE = pathlib.Path(__file__).parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target"))
+LIBRARY = os.environ.get("MIGSHARE_LIBRARY", TARGET / "release" / "libmigshare.so")
+
+
+class BuildWithLibrary(build_py):
+    def run(self):
+        super().run()
+        shutil.copy(LIBRARY, pathlib.Path(self.build_lib) / "migshare" / "libmigshare.so.1")
+
+
+class PlatformDistribution(Distribution):
+    def has_ext_modules(self):
+        return True
+
+
+class AnyPythonWheel(bdist_wheel):
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(distclass=PlatformDistribution, cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": AnyPythonWheel})

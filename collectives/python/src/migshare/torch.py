@@ -1,0 +1,221 @@
+"""A `torch.distributed` backend named "migshare" for CPU tensors of ranks on one node.
+
+Importing this module registers it. Operations are complete when the call returns; the works that torch gets are
+finished ones. A group's memory is made by its first rank; the others find it through torch's store.
+"""
+
+import datetime
+import json
+import os
+
+import torch
+import torch.distributed as dist
+
+from ._comm import Comm, Segment
+from ._library import Error
+
+try:  # newer torch has base classes made for Python
+    from torch._C._distributed_c10d import Backend as _Base
+except ImportError:
+    _Base = dist.ProcessGroup
+
+_OPS = {
+    dist.ReduceOp.SUM: "sum",
+    dist.ReduceOp.PRODUCT: "product",
+    dist.ReduceOp.MIN: "min",
+    dist.ReduceOp.MAX: "max",
+}
+if hasattr(dist.ReduceOp, "AVG"):
+    _OPS[dist.ReduceOp.AVG] = "average"
+_BITWISE_OF_BOOL = {getattr(dist.ReduceOp, "BAND", None): "min", getattr(dist.ReduceOp, "BOR", None): "max"}
+
+
+def _done(result):
+    """A work that is finished. Made by torch, because it may outlive every Python reference to it."""
+    future = torch.futures.Future()
+    future.set_result(result)
+    return torch._C._distributed_c10d._create_work_from_future(future)
+
+
+def _op(opts, tensor):
+    """The operator's name; `opts` holds a ReduceOp, or the enum inside one."""
+    op = opts.reduceOp
+    for known, name in _OPS.items():
+        if op == known:
+            return name
+    if tensor.dtype == torch.bool:
+        for known, name in _BITWISE_OF_BOOL.items():
+            if known is not None and op == known:
+                return name
+    raise ValueError(f"migshare has no operator {op}")
+
+
+def _open(store, rank, size, timeout):
+    """The group's communicator: the first rank makes the segment and says where it is."""
+    if rank == 0:
+        segment = Segment.create(size)
+        store.set("migshare", json.dumps([os.getpid(), segment.fileno(), os.uname().nodename]))
+    else:
+        store.wait(["migshare"], datetime.timedelta(seconds=timeout))
+        pid, fd, node = json.loads(store.get("migshare"))
+        if node != os.uname().nodename:
+            raise RuntimeError(f"migshare serves one node: rank 0 is on {node}, rank {rank} on {os.uname().nodename}")
+        segment = Segment.of_process(pid, fd, size)
+    return Comm.join(segment, rank, timeout)
+
+
+class ProcessGroupMigshare(_Base):
+    """All operations of a process group on CPU tensors."""
+
+    def __init__(self, store, rank, size, timeout):
+        super().__init__(rank, size)
+        self._comm = _open(store, rank, size, timeout.total_seconds())
+
+    def getBackendName(self):  # noqa: N802 - torch's name
+        return "migshare"
+
+    def name(self):
+        return "migshare"
+
+    def allreduce(self, tensors, opts=None):
+        for tensor in tensors:
+            op = _op(opts, tensor) if opts else "sum"
+            self._in_place(tensor, lambda flat: self._comm.all_reduce(flat, op=op))
+        return _done(tensors)
+
+    def allreduce_coalesced(self, tensors, opts=None):
+        return self.allreduce(tensors, opts)
+
+    def broadcast(self, tensors, opts):
+        for tensor in tensors:
+            self._in_place(tensor, lambda flat: self._comm.broadcast(flat, opts.rootRank))
+        return _done(tensors)
+
+    def reduce(self, tensors, opts):
+        (tensor,) = tensors
+        op = _op(opts, tensor)
+        out = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        self._comm.reduce(tensor.contiguous(), out, op, opts.rootRank)
+        if self._comm.rank == opts.rootRank:
+            tensor.copy_(out)
+        return _done(tensors)
+
+    def allgather(self, outputs, inputs, opts=None):
+        for places, tensor in zip(outputs, inputs):
+            flat = tensor.contiguous().view(-1)
+            every = torch.empty(len(places) * flat.numel(), dtype=tensor.dtype)
+            self._comm.all_gather(flat, every)
+            self._deal(every, places)
+        return _done(outputs)
+
+    def _allgather_base(self, output, tensor, opts=None):
+        self._into(output, lambda flat: self._comm.all_gather(tensor.contiguous(), flat))
+        return _done([output])
+
+    def gather(self, outputs, inputs, opts):
+        (tensor,) = inputs
+        every = None
+        if self._comm.rank == opts.rootRank:
+            every = torch.empty(self._comm.size * tensor.numel(), dtype=tensor.dtype)
+        self._comm.gather(tensor.contiguous(), every, opts.rootRank)
+        if every is not None:
+            self._deal(every, outputs[0])
+        return _done(outputs)
+
+    def scatter(self, outputs, inputs, opts):
+        (output,) = outputs
+        every = None
+        if self._comm.rank == opts.rootRank:
+            every = torch.cat([tensor.reshape(-1) for tensor in inputs[0]])
+        self._into(output, lambda flat: self._comm.scatter(every, flat, opts.rootRank))
+        return _done(outputs)
+
+    def reduce_scatter(self, outputs, inputs, opts):
+        for output, parts in zip(outputs, inputs):
+            every = torch.cat([part.reshape(-1) for part in parts])
+            op = _op(opts, output)
+            self._into(output, lambda flat: self._comm.reduce_scatter(every, flat, op))
+        return _done(outputs)
+
+    def _reduce_scatter_base(self, output, tensor, opts):
+        op = _op(opts, output)
+        self._into(output, lambda flat: self._comm.reduce_scatter(tensor.contiguous(), flat, op))
+        return _done([output])
+
+    def alltoall_base(self, output, tensor, output_sizes, input_sizes, opts=None):
+        if output_sizes or input_sizes:
+            self._uneven(output, tensor, output_sizes, input_sizes)
+        else:
+            self._into(output, lambda flat: self._comm.all_to_all(tensor.contiguous(), flat))
+        return _done([output])
+
+    def alltoall(self, outputs, inputs, opts=None):
+        self._exchange(outputs, inputs)
+        return _done(outputs)
+
+    def _uneven(self, output, tensor, output_sizes, input_sizes):
+        size = self._comm.size
+        cut = lambda whole, sizes: whole.split(sizes or whole.shape[0] // size)  # noqa: E731
+        self._exchange(cut(output, output_sizes), cut(tensor, input_sizes))
+
+    def _exchange(self, outputs, inputs):
+        """Pairwise messages: the blocks may differ in length."""
+        rank, requests, places = self._comm.rank, [], []
+        for peer, (output, tensor) in enumerate(zip(outputs, inputs)):
+            if peer == rank:
+                output.copy_(tensor)
+                continue
+            place = torch.empty(output.shape, dtype=output.dtype)
+            requests += [self._comm.irecv(place, peer), self._comm.isend(tensor.contiguous(), peer)]
+            places.append((output, place))
+        for request in requests:
+            request.wait()
+        for output, place in places:
+            output.copy_(place)
+
+    def send(self, tensors, peer, tag=0):
+        (tensor,) = tensors
+        self._comm.send(tensor.contiguous(), peer, tag)
+        return _done(tensors)
+
+    def recv(self, tensors, peer, tag=0):
+        (tensor,) = tensors
+        self._into(tensor, lambda flat: self._comm.recv(flat, peer, tag))
+        return _done(tensors)
+
+    def barrier(self, opts=None):
+        self._comm.barrier()
+        return _done([])
+
+    @staticmethod
+    def _in_place(tensor, run):
+        if tensor.is_contiguous():
+            run(tensor)
+        else:
+            flat = tensor.contiguous()
+            run(flat)
+            tensor.copy_(flat)
+
+    @staticmethod
+    def _into(tensor, run):
+        flat = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
+        run(flat)
+        if flat is not tensor:
+            tensor.copy_(flat)
+
+    @staticmethod
+    def _deal(every, places):
+        for place, part in zip(places, every.chunk(len(places))):
+            place.copy_(part.view(place.shape))
+
+
+def _create(store, rank, size, timeout):
+    return ProcessGroupMigshare(store, rank, size, timeout)
+
+
+try:
+    dist.Backend.register_backend("migshare", _create, devices=["cpu"])
+except TypeError:  # before torch 2.0 a backend had no devices
+    dist.Backend.register_backend("migshare", _create)
+
+__all__ = ["Error", "ProcessGroupMigshare"]

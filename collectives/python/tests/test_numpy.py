@@ -1,0 +1,132 @@
+"""Processes of the standard library's multiprocessing as ranks. Run with Debian's python3-numpy."""
+
+import array
+import multiprocessing
+import os
+import signal
+import unittest
+
+import numpy as np
+
+import migshare
+
+
+def launch(ranks, body):
+    """Runs `body(comm)` in each rank; the exit codes."""
+    segment = migshare.Segment.create(ranks)
+
+    def rank_main(rank):
+        body(migshare.Comm.join(migshare.Segment.from_fd(segment.fileno(), ranks), rank, timeout=60))
+
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=rank_main, args=(rank,)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+class Numpy(unittest.TestCase):
+    def all_ranks(self, ranks, body):
+        self.assertEqual(launch(ranks, body), [0] * ranks)
+
+    def test_every_collective_on_arrays(self):
+        def body(comm):
+            rank, size = comm.rank, comm.size
+            for kind in ("f2", "f4", "f8", "i1", "i4", "i8", "u1", "u2"):
+                own = np.full((10, 30), rank + 1, kind)
+                out = np.zeros_like(own)
+                comm.all_reduce(own, out)
+                assert (out == 6).all()
+                comm.all_reduce(own, op="max")
+                assert (own == 3).all()
+            own = np.full(1000, rank, np.float32)
+            every = np.zeros((size, 1000), np.float32)
+            comm.all_gather(own, every)
+            assert (every[:, 7] == [0, 1, 2]).all()
+            part = np.zeros(1000, np.float32)
+            comm.reduce_scatter(every, part, op="average")
+            assert (part == rank).all()
+            comm.scatter(every if rank == 1 else None, part, root=1)
+            assert (part == rank).all()
+            comm.gather(own, every if rank == 2 else None, root=2)
+            comm.reduce(own, part, root=0)
+            assert rank != 0 or (part == 3).all()
+            turned = np.zeros_like(every)
+            comm.all_to_all(np.repeat(np.arange(3, dtype="f4") + 10 * rank, 1000), turned)
+            assert (turned[:, 0] == [rank, rank + 10, rank + 20]).all()
+            comm.broadcast(own, root=1)
+            assert (own == 1).all()
+            comm.barrier()
+
+        self.all_ranks(3, body)
+
+    def test_buffers_that_are_not_numpy(self):
+        def body(comm):
+            numbers = array.array("d", [comm.rank] * 100)
+            comm.all_reduce(numbers)
+            assert numbers[99] == 1
+            data = bytearray(300_000)
+            if comm.rank == 0:
+                comm.send(b"x" * 300_000, 1)
+            else:
+                assert comm.recv(data, 0) == 300_000
+                assert data == b"x" * 300_000
+
+        self.all_ranks(2, body)
+
+    def test_requests_split_and_segment_memory(self):
+        def body(comm):
+            view = comm.allocate(1 << 20)
+            shared = np.frombuffer(view, np.float32)
+            shared[:] = 2
+            request = comm.all_reduce(shared, blocking=False)
+            while not request.test():
+                pass
+            assert (shared == 8).all() and request.wait() == 0
+            pair = comm.split(comm.rank // 2)
+            assert (pair.size, pair.rank) == (2, comm.rank % 2)
+            own = np.array([comm.rank])
+            pair.all_reduce(own)
+            assert own[0] == (1 if comm.rank < 2 else 5)
+            assert comm.split(None) is None
+
+        self.all_ranks(4, body)
+
+    def test_bad_buffers_are_refused(self):
+        def body(comm):
+            good = np.zeros(10, np.float32)
+            for bad in (b"read-only", good[::2], np.zeros(3, np.complex64), object()):
+                try:
+                    comm.all_reduce(bad)
+                except TypeError:
+                    continue
+                raise AssertionError(bad)
+            for out in (np.zeros(9, np.float32), np.zeros(10, np.float64)):
+                try:
+                    comm.all_reduce(good, out)
+                except (TypeError, ValueError):
+                    continue
+                raise AssertionError(out)
+
+        self.all_ranks(1, body)
+
+    def test_a_killed_rank_is_an_error_with_its_name(self):
+        def body(comm):
+            data = np.ones(1000)
+            comm.all_reduce(data)
+            if comm.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                comm.all_reduce(data)
+            except migshare.Error as error:
+                assert error.status == "PEER_LOST" and "rank 1" in str(error), error
+                return
+            raise AssertionError("no error")
+
+        self.assertEqual(launch(2, body), [0, -signal.SIGKILL])
+
+
+if __name__ == "__main__":
+    unittest.main()
