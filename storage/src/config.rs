@@ -12,7 +12,7 @@ use crate::policy::{PolicyName, Profile};
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("--config {path}: cannot be read: {source}")]
+    #[error("--config {path}: cannot be read")]
     Read {
         /// The file.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum ConfigError {
         jobs: u32,
     },
     /// The profile cannot be read.
-    #[error("--profile: {0}")]
+    #[error("--profile cannot be used")]
     Profile(#[from] crate::policy::ProfileError),
 }
 

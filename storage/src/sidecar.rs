@@ -38,7 +38,9 @@ pub enum StartError {
     #[error("{0}: load the fuse module and allow access to /dev/fuse (in a container: --device /dev/fuse)")]
     NoFuse(io::Error),
     /// The mount was refused.
-    #[error("cannot mount at {at}: {source}; without root, fusermount3 (package fuse3) must be installed")]
+    #[error(
+        "cannot mount at {at} (without root, /dev/fuse must be open to users and fusermount3 of package fuse3 installed)"
+    )]
     Mount {
         /// The mount point.
         at: PathBuf,
@@ -46,7 +48,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Something else.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}")]
     Other {
         /// What was tried.
         what: &'static str,
