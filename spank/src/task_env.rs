@@ -5,9 +5,6 @@
 use migshare_proto::Leaf;
 use migshare_proto::env::{self, Scope, VARIABLES};
 
-/// Lets several ranks of one NCCL (2.30 and newer) communicator use one GPU, which is what leaves of one GPU look
-/// like to it. See NCCL's documentation of environment variables. Older versions ignore it.
-const NCCL_MULTI_RANK: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
 /// Variables by which Slurm itself says that it gave the job whole GPUs (`gres/gpu`).
 const SLURM_GPUS: [&str; 2] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"];
 /// What a MIG UUID starts with.
@@ -60,8 +57,8 @@ pub fn granted(task: Task<'_>, now: impl Fn(&str) -> Option<String>) -> Vec<Chan
         Change::Set(env::RANK, task.rank.to_string()),
         Change::Set(env::SIZE, task.size.to_string()),
     ];
-    if now(NCCL_MULTI_RANK).is_none() {
-        changes.push(Change::Set(NCCL_MULTI_RANK, "1".to_owned()));
+    if now(env::NCCL_MULTI_RANK_GPU_ENABLE).is_none() {
+        changes.push(Change::Set(env::NCCL_MULTI_RANK_GPU_ENABLE, "1".to_owned()));
     }
     changes
 }
@@ -77,7 +74,7 @@ pub fn cleared(now: impl Fn(&str) -> Option<String>) -> Vec<Change> {
         env::NVIDIA_VISIBLE_DEVICES => names_leaves(name),
         _ => true,
     };
-    let ours = VARIABLES.iter().filter(|v| v.scope != Scope::Input).map(|v| v.name);
+    let ours = VARIABLES.iter().filter(|v| matches!(v.scope, Scope::Task | Scope::Step)).map(|v| v.name);
     ours.filter(|name| now(name).is_some() && stale(name)).map(Change::Unset).collect()
 }
 
@@ -137,7 +134,7 @@ mod tests {
         let leaves = [leaf(0, 0, 10)];
         let changes = granted(Task { rank: 0, size: 1, step: &leaves, mine: &[0] }, |_| None);
         let env = set(&changes);
-        for v in VARIABLES.iter().filter(|v| v.scope != Scope::Input) {
+        for v in VARIABLES.iter().filter(|v| matches!(v.scope, Scope::Task | Scope::Step)) {
             assert!(env.contains_key(v.name), "{}", v.name);
         }
     }
@@ -146,8 +143,8 @@ mod tests {
     fn the_users_word_on_nccl_stays() {
         let leaves = [leaf(0, 0, 10)];
         let task = Task { rank: 0, size: 1, step: &leaves, mine: &[0] };
-        let changes = granted(task, |name| (name == NCCL_MULTI_RANK).then(|| "0".to_owned()));
-        assert!(!set(&changes).contains_key(NCCL_MULTI_RANK));
+        let changes = granted(task, |name| (name == env::NCCL_MULTI_RANK_GPU_ENABLE).then(|| "0".to_owned()));
+        assert!(!set(&changes).contains_key(env::NCCL_MULTI_RANK_GPU_ENABLE));
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum Scope {
     Task,
     /// Set alike for all tasks of a step on a node.
     Step,
+    /// Set alike for all tasks of a step on a node, unless the user has set it.
+    Default,
     /// Read by the programs of migshare from the environment of whoever starts them.
     Input,
 }
@@ -44,6 +46,9 @@ pub const STEP_LEAVES: &str = "MIGSHARE_STEP_LEAVES";
 pub const RANK: &str = "MIGSHARE_RANK";
 /// Number of tasks of the step on this node.
 pub const SIZE: &str = "MIGSHARE_SIZE";
+/// Lets several ranks of one communicator use one GPU, which is what leaves of one GPU look like to NCCL. Read by NCCL
+/// 2.30 and newer (NCCL's documentation of environment variables); older versions ignore it.
+pub const NCCL_MULTI_RANK_GPU_ENABLE: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
 /// Path of the agent's socket, for the command line.
 pub const SOCKET: &str = "MIGSHARE_SOCKET";
 
@@ -75,5 +80,10 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "rank of the task among the step's tasks on the node",
     },
     Variable { name: SIZE, scope: Scope::Step, meaning: "number of the step's tasks on the node" },
+    Variable {
+        name: NCCL_MULTI_RANK_GPU_ENABLE,
+        scope: Scope::Default,
+        meaning: "1, unless the user has set it: NCCL 2.30 and newer then lets ranks share a GPU",
+    },
     Variable { name: SOCKET, scope: Scope::Input, meaning: "path of the agent's socket, read by `migshare`" },
 ];
