@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod contrib;
 mod crash;
 mod disk;
 mod hostile;

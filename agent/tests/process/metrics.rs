@@ -28,7 +28,7 @@ fn get(address: &str, request: &str) -> (String, String) {
 }
 
 fn page(address: &str, path: &str) -> (String, String) {
-    get(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    get(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
 #[test]
@@ -94,4 +94,46 @@ fn job_files_for_dcgm_exporter_come_and_go_with_the_leases() {
     rig.close(4711).unwrap();
     rig.until("no job files", |_| std::fs::read_dir(&dir).is_ok_and(|d| d.count() == 0));
     assert_eq!(files(&rig), 0);
+}
+
+#[test]
+fn a_real_prometheus_scrapes_the_agent() {
+    if !has("prometheus") {
+        return skip("prometheus is not installed");
+    }
+    let (mut rig, address) = rig(1);
+    rig.start();
+    rig.open(4711, 2).unwrap();
+    let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: migshare\n    static_configs: [{{targets: [\"{address}\"]}}]\n"
+    );
+    std::fs::write(rig.path("prometheus.yml"), config).unwrap();
+    let log = std::fs::File::create(rig.path("prometheus.log")).unwrap();
+    let prometheus = Command::new("prometheus")
+        .arg(format!("--config.file={}", rig.path("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", rig.path("tsdb").display()))
+        .arg(format!("--web.listen-address={own}"))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let _prometheus = Ends(prometheus);
+    let query = "/api/v1/query?query=sum(migshare_leaves%7Bstate%3D%22leased%22%7D)";
+    let answered = |_: &migshare_proto::status::Status| {
+        TcpStream::connect(&own).is_ok() && page(&own, query).1.contains("\"2\"]")
+    };
+    rig.until("the figure in prometheus", answered);
+    assert!(page(&own, "/api/v1/targets").1.contains("\"health\":\"up\""));
+}
+
+/// A process that ends with its test.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may have ended by itself; it must be gone and reaped.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
