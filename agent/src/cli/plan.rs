@@ -59,16 +59,21 @@ pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exi
     }
     agent.order(Order::Apply(ApplyOrder { target: target.clone(), now: options.now }), false)?;
     let left = follow(agent, &target, &plan, options, json)?;
+    let problems = agent.status(PATIENCE)?.problems;
     if json {
         println!("{}", serde_json::to_string_pretty(&left)?);
+    } else if !left.deferred.is_empty() {
+        print!("{}", render(&PlanReply { moves: Vec::new(), ..left.clone() }, Paint::for_stdout()));
     }
-    if left.moves.is_empty() {
-        return Ok(Exit::Well);
-    }
-    let problems = agent.status(PATIENCE)?.problems;
     problems.iter().for_each(|p| eprintln!("problem: {p}"));
-    eprintln!("migshare: {} changes are not done yet; the agent goes on trying", left.moves.len());
-    Ok(if problems.is_empty() { Exit::Failed } else { Exit::Unwell })
+    if !left.moves.is_empty() {
+        eprintln!("migshare: {} changes are not done yet; the agent goes on trying", left.moves.len());
+    }
+    Ok(match (left.moves.is_empty(), problems.is_empty()) {
+        (_, false) => Exit::Unwell,
+        (true, true) => Exit::Well,
+        (false, true) => Exit::Failed,
+    })
 }
 
 fn ask(agent: &Agent, target: &[GpuTarget]) -> anyhow::Result<PlanReply> {

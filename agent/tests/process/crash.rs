@@ -3,7 +3,7 @@
 
 use crate::rig::{Holder, Rig, has, skip};
 use migshare_proto::ClientError;
-use migshare_proto::status::Status;
+use migshare_proto::status::{GpuStatus, Status};
 use nvidia_ml::fault::{Effect, Moment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -158,5 +158,45 @@ fn killed_at_every_write_and_sync_of_the_journal() {
             }
         }
         assert!(nth > 20, "only {nth} of {call} were reached");
+    }
+}
+
+/// A change of layout is under way; the next agent finishes it.
+#[test]
+fn killed_at_every_nvml_call_of_a_change_of_layout() {
+    let calls = [
+        ("nvmlComputeInstanceDestroy", 7),
+        ("nvmlGpuInstanceDestroy", 7),
+        ("nvmlDeviceCreateGpuInstanceWithPlacement", 3),
+        ("nvmlGpuInstanceCreateComputeInstance", 3),
+    ];
+    for (call, last) in calls {
+        for moment in [Moment::Before, Moment::After] {
+            for nth in [1, 2, last] {
+                let mut rig = Rig::new(1);
+                rig.start();
+                rig.fault(call, nth, Some(1), moment, Effect::Kill);
+                let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+                command.arg("--socket").arg(rig.path("agent.sock")).args([
+                    "apply",
+                    "gpu=0",
+                    "layout=2g.20gb:3",
+                ]);
+                command.output().unwrap();
+                rig.ended();
+                rig.clear_faults();
+                rig.launch(rig.command());
+                let three = |s: &Status| {
+                    let wide = |g: &GpuStatus| {
+                        g.leaves
+                            .iter()
+                            .all(|l| l.profile == "2g.20gb" && l.generation > 0 && !l.uuid.is_empty())
+                    };
+                    s.problems.is_empty() && s.gpus.first().is_some_and(|g| g.leaves.len() == 3 && wide(g))
+                };
+                let status = rig.until("the end of the change", three);
+                judge(&Told::default(), &status, &rig);
+            }
+        }
     }
 }

@@ -2,6 +2,8 @@
 //! stories.
 
 use crate::rig::Rig;
+use migshare_agent::journal::Journal;
+use migshare_policy::record::Record;
 use nvidia_ml::machine::Condition;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -86,4 +88,54 @@ fn an_unreachable_controller_means_keep() {
         std::fs::read_to_string(&path).unwrap().contains("slurm is not reachable")
     });
     assert_eq!(rig.try_status().unwrap().leases.len(), 1);
+}
+
+/// As if the leases had been opened long ago: the reaper says nothing of young ones.
+fn age(rig: &Rig) {
+    let (mut journal, replay) = Journal::open(&rig.path("state")).unwrap();
+    let older = |record| match record {
+        Record::Open { job, leaves, charged, at } => Record::Open { job, leaves, charged, at: at - 3600 },
+        other => other,
+    };
+    let records: Vec<Record> = replay.records.into_iter().map(older).collect();
+    journal.compact(&records, &replay.told).unwrap();
+}
+
+#[test]
+fn a_lease_whose_job_is_gone_ends_and_that_of_a_running_job_stays() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.open(7, 1).unwrap();
+    rig.open(8, 1).unwrap();
+    write(&rig.path("jobs"), "8 1700000000\n");
+    rig.kill();
+    age(&rig);
+    rig.start();
+    let status = rig.until("the reaper", |s| s.leases.len() == 1);
+    assert_eq!(status.leases[0].job.job, 8);
+    assert!(rig.log().contains("Reaper"));
+}
+
+#[test]
+fn the_health_check_drains_a_node_without_an_agent_and_the_agent_resumes_it() {
+    let mut rig = rig(1);
+    rig.start();
+    let health = |rig: &Rig| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_migshare"));
+        command
+            .args(["health", "--config"])
+            .arg(rig.path("agent.toml"))
+            .output()
+            .unwrap()
+            .status
+            .code()
+            .unwrap()
+    };
+    assert_eq!(health(&rig), 0);
+    rig.kill();
+    assert_eq!(health(&rig), 4);
+    let text = std::fs::read_to_string(rig.path("node")).unwrap();
+    assert!(text.contains("DRAIN") && text.contains("Reason=migshare: agent away"), "{text}");
+    rig.start();
+    node_when(&mut rig, |t| !t.contains("DRAIN"));
 }

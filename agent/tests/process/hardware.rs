@@ -1,0 +1,129 @@
+//! Hardware that fails as real hardware was seen to fail: what the agent makes of it, and that it says so.
+
+use crate::rig::Rig;
+use migshare_proto::ClientError;
+use migshare_proto::status::{GpuState, LeafState};
+use nvidia_ml::code::Code;
+use nvidia_ml::fault::{Effect, Moment};
+use nvidia_ml::machine::{Condition, Process};
+use nvidia_ml::process::Pid;
+use std::process::Command;
+
+/// A node that is looked at every second.
+fn rig(gpus: u32) -> Rig {
+    Rig::new(gpus).with("[slurm]\ndrain = false\nsqueue = \"/bin/false\"\ninterval = 1\n")
+}
+
+fn apply(rig: &Rig, target: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+    command.arg("--socket").arg(rig.path("agent.sock")).args(["apply", "--wait", "5"]).args(target);
+    command.output().unwrap();
+}
+
+/// NVIDIA/DCGM#276, NVIDIA/go-nvml#146: the compute instance is gone, the GPU instance stays IN_USE with nobody visible.
+#[test]
+fn a_zombie_instance_is_tried_again() {
+    let mut rig = rig(1);
+    rig.start();
+    let in_use = Effect::Return(Code::IN_USE.0);
+    rig.fault("nvmlGpuInstanceDestroy", 1, Some(2), Moment::Before, in_use);
+    apply(&rig, &["gpu=0", "layout=2g.20gb:3"]);
+    let three = |s: &migshare_proto::status::Status| {
+        s.gpus[0].leaves.iter().filter(|l| l.profile == "2g.20gb").count() == 3
+    };
+    rig.until("the new layout in spite of the zombie", three);
+    assert!(rig.log().contains("IN_USE"), "the failure is an event");
+}
+
+#[test]
+fn a_zombie_that_stays_is_quarantined_and_released_once_it_is_gone() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.fault("nvmlGpuInstanceDestroy", 1, None, Moment::Before, Effect::Return(Code::IN_USE.0));
+    apply(&rig, &["gpu=0", "layout=7g.80gb:1"]);
+    let status =
+        rig.until("quarantine", |s| s.gpus[0].leaves.iter().any(|l| l.state == LeafState::Quarantined));
+    assert!(status.problems.iter().any(|p| p.contains("IN_USE")), "{:?}", status.problems);
+    rig.clear_faults();
+    let places: Vec<String> = status.gpus[0].leaves.iter().map(|l| l.placement.to_string()).collect();
+    apply(&rig, &["configured"]);
+    for place in places {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+        command.arg("--socket").arg(rig.path("agent.sock")).args(["release", "0", &place]);
+        assert!(command.output().unwrap().status.success());
+    }
+    rig.settled();
+}
+
+#[test]
+fn a_gpu_that_wants_a_reset_serves_again_after_it() {
+    let mut rig = rig(2);
+    rig.start();
+    rig.change(|m| m.gpu_mut(0).unwrap().condition = Condition::ResetRequired);
+    let status = rig.until("notice", |s| s.gpus[0].state == GpuState::ResetRequired);
+    assert!(status.problems.iter().any(|p| p.contains("needs a reset")), "{:?}", status.problems);
+    assert_eq!(status.usable, 7);
+    rig.change(|m| m.reset(0, Some(7)).unwrap());
+    rig.settled();
+    let lease = rig.open(1, 14).unwrap();
+    let leaf = lease.leaves.iter().find(|l| l.gpu == 0).unwrap();
+    assert_eq!(leaf.gpu_minor, 7, "the minor number that it has now");
+    assert_eq!(leaf.caps[0], 3 + 135 * 7 + 9 * leaf.gi);
+}
+
+#[test]
+fn a_mode_that_stays_off_until_a_reset_is_named() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.fault("nvmlDeviceSetMigMode", 1, None, Moment::Before, Effect::Activation(Code::RESET_REQUIRED.0));
+    rig.change(|m| {
+        let gpu = m.gpu_mut(0).unwrap();
+        gpu.instances.clear();
+        gpu.mig = nvidia_ml::machine::MigMode { current: false, pending: false };
+    });
+    let status = rig.until("notice", |s| s.usable == 0);
+    assert!(!status.problems.is_empty());
+    let path = rig.path("log");
+    rig.until("the event", |_| {
+        std::fs::read_to_string(&path).unwrap().contains("stays off until the gpu is reset")
+    });
+    assert!(matches!(rig.open(1, 1), Err(ClientError::Refused(_))));
+}
+
+#[test]
+fn a_process_of_no_job_keeps_its_leaf_from_jobs() {
+    let mut rig = rig(1);
+    rig.start();
+    let pid = Pid::find(std::process::id()).unwrap();
+    rig.change(|m| m.gpus[0].instances[2].compute[0].processes.push(Process { pid, memory_mib: 10 }));
+    let status = rig.until("notice", |s| s.usable == 6);
+    let text = status.problems.join("\n");
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    assert!(rig.open(1, 7).is_err());
+    rig.change(|m| m.gpus[0].instances[2].compute[0].processes.clear());
+    rig.settled();
+}
+
+#[test]
+fn instances_that_somebody_destroyed_are_made_again() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.change(|m| m.gpus[0].instances.clear());
+    rig.until("the layout again", |s| {
+        s.gpus[0].leaves.iter().all(|l| l.generation == 2) && s.gpus[0].leaves.len() == 7
+    });
+    rig.settled();
+}
+
+#[test]
+fn nvml_that_does_not_answer_is_named_and_comes_back() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.open(1, 1).unwrap();
+    rig.fault("nvmlDeviceGetCount_v2", 1, None, Moment::Before, Effect::Return(Code::UNKNOWN.0));
+    let status = rig.until("notice", |s| !s.problems.is_empty());
+    assert!(status.problems[0].contains("NVML does not answer"), "{:?}", status.problems);
+    assert_eq!(status.leases.len(), 1);
+    rig.clear_faults();
+    rig.settled();
+}
