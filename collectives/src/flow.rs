@@ -49,13 +49,16 @@ impl Flow {
         Ok(capacity - (self.own - self.other))
     }
 
-    /// For the writer: whether the reader has taken everything.
+    /// For the writer: whether the reader has taken everything before `position`.
     ///
     /// # Errors
     /// As [`Flow::free`].
-    pub fn drained(&mut self, taken: &Line, codec: Codec) -> Result<bool, Damaged> {
-        self.other = look(taken, codec, self.other, self.own)?;
-        Ok(self.other == self.own)
+    #[inline]
+    pub fn has_taken(&mut self, taken: &Line, codec: Codec, position: u64) -> Result<bool, Damaged> {
+        if self.other < position {
+            self.other = look(taken, codec, self.other, self.own)?;
+        }
+        Ok(self.other >= position)
     }
 
     /// For the reader: how many cells it may read.

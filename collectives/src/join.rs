@@ -67,10 +67,10 @@ pub(crate) fn join(segment: &Segment, slot: usize, rank: usize, timeout: Duratio
         processes.push(process);
         sessions.push(theirs);
     }
-    for peer in 0..ranks {
+    for (peer, process) in processes.iter().enumerate() {
         wait.until(peer, || {
             let seen = segment.member(peer).acknowledged[rank].load(Ordering::Acquire) == *session;
-            if !seen && processes[peer].is_gone() {
+            if !seen && process.is_gone() {
                 return Err(Error::PeerLost { rank: peer });
             }
             Ok(seen.then_some(()))

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   lane "collectives"   │ op 7 │ op 8 │ …      in the order of the calls
-//!   lane "send to 1"     │ isend │ …            each lane polls its head only,
-//!   lane "receive from 2"│ irecv │ …            lanes do not wait for each other
+//!   lane "send to 1"     │ isend │ …            each lane polls its head, and behind a
+//!   lane "receive from 2"│ irecv │ …            send that is only to be read, the next
 //! ```
 //! A blocking call is the same future, polled in place; while it waits, the lanes move on.
 
@@ -75,14 +75,23 @@ impl Engine {
     /// Polls the head of every lane until nothing moves.
     pub(crate) fn progress(&mut self, core: &Core) {
         let mut context = Context::from_waker(Waker::noop());
-        for (_, tasks) in &mut self.lanes {
-            while let Some((number, task)) = tasks.front_mut() {
-                let Poll::Ready(result) = task.as_mut().poll(&mut context) else { break };
-                if let Err(fault) = &result {
-                    core.fail(fault);
+        for (lane, tasks) in &mut self.lanes {
+            let mut next = 0;
+            while let Some((number, task)) = tasks.get_mut(next) {
+                match task.as_mut().poll(&mut context) {
+                    Poll::Ready(result) => {
+                        if let Err(fault) = &result {
+                            core.fail(fault);
+                        }
+                        self.finished.insert(*number, result);
+                        tasks.remove(next);
+                    }
+                    // What is only waiting to be read does not hold up the sends behind it.
+                    Poll::Pending if matches!(lane, Lane::Send(peer) if core.pair(*peer).handed_over()) => {
+                        next += 1
+                    }
+                    Poll::Pending => break,
                 }
-                self.finished.insert(*number, result);
-                tasks.pop_front();
             }
         }
     }

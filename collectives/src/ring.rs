@@ -30,6 +30,15 @@ const BLOCKS: usize = 4;
 pub(crate) struct Pair {
     outgoing: Cell<Flow>,
     incoming: Cell<Flow>,
+    /// The send that was polled last has nothing more to write and only waits for the peer to read: the next
+    /// one may begin.
+    handed_over: Cell<bool>,
+}
+
+impl Pair {
+    pub(crate) fn handed_over(&self) -> bool {
+        self.handed_over.get()
+    }
 }
 
 /// The first cell of a message.
@@ -113,7 +122,11 @@ impl<'a> End<'a> {
     }
 
     async fn free(&self) -> Result<u64> {
-        self.until(|flow| flow.free(self.taken, self.core.codec(), self.capacity)).await
+        self.until(|flow| {
+            self.core.pair(self.peer).handed_over.set(false);
+            flow.free(self.taken, self.core.codec(), self.capacity)
+        })
+        .await
     }
 
     async fn available(&self) -> Result<u64> {
@@ -163,7 +176,12 @@ pub(crate) async fn send(
     unsafe { end.cell(end.position()).cast::<Header>().write(header) };
     if by_one_copy {
         end.advance(1, end.given);
-        end.until(|flow| flow.drained(end.taken, core.codec()).map(u64::from)).await?;
+        let position = end.position();
+        end.until(|flow| {
+            core.pair(peer).handed_over.set(true);
+            flow.has_taken(end.taken, core.codec(), position).map(u64::from)
+        })
+        .await?;
         return Ok(len as u64);
     }
     // The header becomes visible with the first data, in one post.

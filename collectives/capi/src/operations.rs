@@ -22,20 +22,14 @@ fn rank(number: i32) -> Result<usize, Failure> {
 
 /// # Safety
 /// `comm` is null or live; the buffers are as [`Collective`] says.
-unsafe fn run(comm: *mut CommHandle, collective: Result<Collective, Failure>) -> Result<(), Failure> {
-    let collective = collective?;
+unsafe fn run(comm: *mut CommHandle, collective: Collective) -> Result<(), Failure> {
     // SAFETY: passed on.
     unsafe { with_comm(comm, |inner| Ok(inner.comm.run(&collective)?)) }
 }
 
 /// # Safety
 /// As [`run`] until the request is done; `request` is null or writable.
-unsafe fn start(
-    comm: *mut CommHandle,
-    collective: Result<Collective, Failure>,
-    request: *mut u64,
-) -> Result<(), Failure> {
-    let collective = collective?;
+unsafe fn start(comm: *mut CommHandle, collective: Collective, request: *mut u64) -> Result<(), Failure> {
     // SAFETY: passed on. The pointer is written once before, so that nothing starts without a name.
     unsafe {
         store(request, 0)?;
@@ -53,7 +47,7 @@ macro_rules! collectives {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $blocking(comm: *mut CommHandle, $($argument: $kind),*) -> i32 {
             // SAFETY: promised by the caller.
-            guard(|| unsafe { run(comm, (|| Ok($make))()) })
+            guard(|| unsafe { run(comm, $make) })
         }
 
         /// See `migshare.h`.
@@ -63,7 +57,7 @@ macro_rules! collectives {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $starting(comm: *mut CommHandle, $($argument: $kind,)* request: *mut u64) -> i32 {
             // SAFETY: promised by the caller.
-            guard(|| unsafe { start(comm, (|| Ok($make))(), request) })
+            guard(|| unsafe { start(comm, $make, request) })
         }
     )*};
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use migshare_collectives::{Comm, Segment};
 
 /// No test waits longer than this for a rank.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Ranks of one test.
 pub(crate) struct Launch {

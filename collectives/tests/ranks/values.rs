@@ -136,15 +136,16 @@ fn check_all_to_all(comm: &mut Comm, count: usize) {
 fn everything(mut comm: Comm) {
     for count in COUNTS {
         check_moves(&mut comm, count);
-        check_moves(&mut comm, count * 3);
-        for op in REDUCE_OPS {
+        // All operators take the same way; one of them goes through the large sizes.
+        let large = count > 5000;
+        for op in REDUCE_OPS.into_iter().filter(|op| !large || *op == ReduceOp::Sum) {
             check_reductions(&mut comm, DataType::F32, op, count);
         }
     }
     for kind in DATA_TYPES {
         for op in REDUCE_OPS {
             check_reductions(&mut comm, kind, op, 5);
-            check_reductions(&mut comm, kind, op, 3001);
+            check_reductions(&mut comm, kind, op, 701);
         }
     }
     comm.barrier().unwrap();
