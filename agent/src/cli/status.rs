@@ -33,6 +33,7 @@ fn render(status: &Status, paint: Paint) -> String {
         out.push('\n');
         out.push_str(&render_gpu(gpu, paint));
     }
+    out.push_str(&prices(&status.gpus));
     if !status.leases.is_empty() {
         let _ = write!(
             out,
@@ -61,6 +62,21 @@ fn render_gpu(gpu: &GpuStatus, paint: Paint) -> String {
         out.push_str(&table(&LEAF_HEADS, &gpu.leaves.iter().map(leaf).collect::<Vec<_>>(), paint));
     }
     out
+}
+
+/// What instances cost, a line per model: Slurm has to count so many leaves for one, wherever it lies.
+fn prices(gpus: &[GpuStatus]) -> String {
+    let mut models: Vec<&GpuStatus> = Vec::new();
+    for gpu in gpus {
+        if !gpu.prices.is_empty() && !models.iter().any(|m| m.model == gpu.model) {
+            models.push(gpu);
+        }
+    }
+    let line = |gpu: &&GpuStatus| {
+        let prices: Vec<String> = gpu.prices.iter().map(|p| format!("{} {}", p.profile, p.leaves)).collect();
+        format!("\nprice in leaves on {}: {}\n", gpu.model, prices.join(", "))
+    };
+    models.iter().map(line).collect()
 }
 
 fn trouble(state: GpuState) -> Option<&'static str> {
