@@ -242,8 +242,9 @@ impl Driver {
         self.mind_the_journal();
         self.turns(asks);
         // A client that no longer listens wants no answer.
-        for reply in status {
-            let _ = reply.send(Box::new(self.status()));
+        if !status.is_empty() {
+            let picture = Box::new(self.status());
+            status.into_iter().for_each(|reply| drop(reply.send(picture.clone())));
         }
         for (query, reply) in plans {
             let _ = reply.send(self.plan(query));

@@ -6,7 +6,9 @@
 use crate::driver::{Event, Inbox};
 use migshare_proto::status::Status;
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::sync::{oneshot, watch};
 
@@ -38,6 +40,8 @@ fn mapping(status: &Status) -> BTreeMap<String, u32> {
 
 fn write(dir: &Path, wanted: &BTreeMap<String, u32>) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
+    // The exporter need not be root, whatever the agent's umask is.
+    std::fs::set_permissions(dir, Permissions::from_mode(0o755))?;
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if is_ours(&name) && !wanted.contains_key(&name) {
@@ -51,6 +55,7 @@ fn write(dir: &Path, wanted: &BTreeMap<String, u32>) -> io::Result<()> {
             continue;
         }
         std::fs::write(&new, text)?;
+        std::fs::set_permissions(&new, Permissions::from_mode(0o644))?;
         std::fs::rename(&new, &path)?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! keep whatever they do from harming others.
 //!
 //! ```text
-//!  accept -> room for this user? -> hello within 5 s -> { line within 30 s -> may they? -> driver -> reply within 5 s }*
+//!  accept -> room for this user? -> hello within 5 s -> { line within 30 s -> may they? -> driver -> reply within 5 s -> pause }*
 //! ```
 //!
 //! It decides nothing about leaves and keeps no state of a client but its connection.
@@ -27,8 +27,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Makes the socket, open to all users. A stale one, left by an agent that was killed, is replaced; one that is
 /// answered is not.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(dir) = path.parent() {
+    // A service manager may start the agent with a umask that would shut users out.
+    if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
         std::fs::create_dir_all(dir)?;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -70,7 +72,8 @@ fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox) {
     };
     let connection = Connection::new(stream, peer.uid(), inbox.clone());
     tokio::spawn(async move {
-        connection.talk().await;
+        let unhurried = connection.talk().await;
+        tokio::time::sleep(unhurried).await;
         drop(place);
     });
 }

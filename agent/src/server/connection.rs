@@ -21,6 +21,9 @@ const HELLO: Duration = Duration::from_secs(5);
 const LINE: Duration = Duration::from_secs(30);
 /// Time for a client to take its reply.
 const REPLY: Duration = Duration::from_secs(5);
+/// Pause after each reply to a client that may only look, and after its end: with its user's few places this bounds how
+/// often one user can make the agent draw its picture. Those who start jobs do not wait.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Longest line of a client that may only look: hello and status are far shorter.
 const SHORT_LINE: usize = 4096;
 /// Bytes read at once. Small, as idle clients hold it too.
@@ -42,10 +45,15 @@ impl Connection {
         Connection { reader: BufReader::with_capacity(BUFFER, reader), writer, uid, inbox }
     }
 
-    /// Talks until the client ends it or breaks a rule.
-    pub(super) async fn talk(mut self) {
+    /// Talks until the client ends it or breaks a rule. For how long its place is to stay taken.
+    pub(super) async fn talk(mut self) -> Duration {
         // Either side may hang up at any point: that is the end, and no error.
         let _ = self.conversation().await;
+        self.pause()
+    }
+
+    fn pause(&self) -> Duration {
+        if rights::is_privileged(self.uid) { Duration::ZERO } else { PAUSE }
     }
 
     async fn conversation(&mut self) -> Result<Infallible, HungUp> {
@@ -61,6 +69,7 @@ impl Connection {
                 Ok(request) => {
                     let reply = self.answer(request).await?;
                     self.send(&reply).await?;
+                    tokio::time::sleep(self.pause()).await;
                 }
                 Err(text) => {
                     // Where a bad line ends the next one is not known to begin.
