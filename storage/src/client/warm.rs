@@ -8,9 +8,6 @@ use anyhow::{Context, Result};
 
 use super::{get, number, set};
 
-/// A file that is not wholly cached after so many passes stays as it is: the cache is too small, or the file changes.
-const PASSES: u32 = 3;
-
 /// The regular files at and below some paths.
 pub(super) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -74,7 +71,8 @@ pub(crate) fn warm(paths: &[PathBuf], pin: bool, json: bool) -> Result<()> {
 fn warm_file(path: &Path, progress: impl Fn(u64)) -> Result<u64> {
     let mut buffer = vec![0; 1 << 20];
     let mut cached = 0;
-    for _ in 0..PASSES {
+    // A pass that adds nothing is the last one: the cache is too small, or the file changes.
+    loop {
         // Past the page cache, so that a second pass is not served from there.
         let mut file = direct(path).with_context(|| path.display().to_string())?;
         let mut read = 0;
@@ -87,12 +85,11 @@ fn warm_file(path: &Path, progress: impl Fn(u64)) -> Result<u64> {
             progress(read);
         }
         settle(path)?;
-        cached = number(&get(path, "explain")?, "cached_bytes");
-        if cached >= read {
-            break;
+        let before = std::mem::replace(&mut cached, number(&get(path, "explain")?, "cached_bytes"));
+        if cached >= read || cached <= before {
+            return Ok(cached);
         }
     }
-    Ok(cached)
 }
 
 fn direct(path: &Path) -> std::io::Result<File> {
