@@ -7,7 +7,7 @@
 
 mod scenes;
 
-use migshare_harness::{Cluster, Result, Site};
+use migshare_harness::{Cluster, Result, Site, interrupt};
 use std::process::ExitCode;
 
 /// A scene returns what it checked.
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         eprintln!("the demo needs root: it starts a Slurm cluster and loads device filters");
         return ExitCode::FAILURE;
     }
+    interrupt::watch();
     match play() {
         Ok(checked) => {
             println!("\ndemo passed; checked: {}", checked.join("; "));

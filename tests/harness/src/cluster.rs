@@ -6,7 +6,7 @@ use crate::login::{Login, Who};
 use crate::node::{Home, Kit, Node};
 use crate::ports::Ports;
 use crate::site::Site;
-use crate::{Result, Trouble, config, ensure, leftovers, slurm, wait};
+use crate::{Result, Trouble, config, ensure, interrupt, leftovers, slurm, wait};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -238,6 +238,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        interrupt::forget();
         for node in &mut self.nodes {
             node.kill_slurmd();
             node.kill_agent();

@@ -13,6 +13,7 @@ pub mod artifacts;
 pub mod cluster;
 pub mod config;
 pub mod daemon;
+pub mod interrupt;
 pub mod leftovers;
 pub mod login;
 pub mod node;
@@ -56,6 +57,9 @@ pub enum Trouble {
         /// What was seen instead.
         seen: String,
     },
+    /// Somebody pressed Ctrl-C while this was waited for.
+    #[error("interrupted, not yet {0}")]
+    Interrupted(String),
     /// Something was seen that must not be.
     #[error("{0}")]
     Unexpected(String),

@@ -1,6 +1,6 @@
 //! Waiting for conditions. Nothing in the stories sleeps for a guessed time: it waits until something is so.
 
-use crate::{Result, Trouble};
+use crate::{Result, Trouble, interrupt};
 use std::time::{Duration, Instant};
 
 /// Enough for anything that works, also on two busy cores.
@@ -14,6 +14,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> std::result::Result<T, Str
     loop {
         match look() {
             Ok(seen) => return Ok(seen),
+            Err(_) if interrupt::asked() => return Err(Trouble::Interrupted(what.to_owned())),
             Err(seen) if Instant::now() >= deadline => {
                 return Err(Trouble::Deadline { what: what.to_owned(), seconds: PATIENCE.as_secs(), seen });
             }

@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("migshare-policy", &["migshare-proto"]),
     ("migshare-nvml", &["migshare-policy", "migshare-proto"]),
     ("migshare-agent", &["migshare-nvml", "migshare-policy", "migshare-proto"]),
+    ("migshare-sim", &["migshare-policy", "migshare-proto"]),
     ("migshare-spank", &["migshare-proto"]),
     ("migshare-spank-shim", &["migshare-spank"]),
     ("migshare-gres", &["migshare-proto"]),
