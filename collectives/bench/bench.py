@@ -19,6 +19,9 @@ import time
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS = 6 if QUICK else 16
 ROUND_NS = 12e6 if QUICK else 25e6  # time that one peer gets per round, about
+# Seconds after which a size gets no more rounds, but it gets three: a busy machine must not make the run endless.
+SIZE_BUDGET = 3 if QUICK else 30
+ROUNDS_MIN = 3
 OPERATIONS = ["broadcast", "reduce", "reduce_scatter", "all_gather", "gather", "scatter", "all_to_all", "barrier"]
 BLOCKS = {"reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"}
 BUFFER = 64 << 20
@@ -121,9 +124,19 @@ def measure(peers, operation, count, rounds=ROUNDS):
         plan[peer] = calls, max(1, min(200, int(ROUND_NS / max(min(probe) * calls, 1))))
         samples[peer.name] = []
     order = list(plan)
+    begin = time.monotonic()
     for turn in range(rounds):
-        for peer in order[turn % len(order):] + order[:turn % len(order)]:
+        if turn >= ROUNDS_MIN and time.monotonic() - begin > SIZE_BUDGET:
+            break
+        first = turn % len(order)
+        for peer in order[first:] + order[:first]:
+            started = time.monotonic_ns()
             samples[peer.name] += peer.run(operation, count, *plan[peer])
+            # The probe was lucky: fewer samples from now on.
+            excess = (time.monotonic_ns() - started) / (4 * ROUND_NS)
+            if excess > 1:
+                calls, wanted = plan[peer]
+                plan[peer] = calls, max(1, int(wanted / excess))
     return samples
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the library and the peers, measures all of them interleaved and prints `RESULT {json}` last.
-# QUICK=1 ends within ten minutes. Peers that are not installed are named and left out.
+# QUICK=1 ends within ten minutes. On Debian, root gets what is missing installed; elsewhere peers that are not there
+# are named and left out.
 # OUT (default: out/bench-collectives at the root) gets the raw figures and the plots.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -8,6 +9,17 @@ root=$(cd "$here/../.." && pwd)
 out=${OUT:-$root/out/bench-collectives}
 target=${CARGO_TARGET_DIR:-$root/target}
 mkdir -p "$out"
+
+needs="gcc g++ libopenmpi-dev openmpi-bin libmpich-dev mpich libgloo-dev python3-numpy python3-matplotlib"
+missing=$(for name in $needs; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
+done)
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing" $missing
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q >/dev/null
+    apt-get install -q -y --no-install-recommends $missing >/dev/null
+fi
 
 cd "$root"
 cargo build --release -q -p migshare-capi -p migshare-nccl-net
