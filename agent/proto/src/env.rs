@@ -51,6 +51,16 @@ pub const SIZE: &str = "MIGSHARE_SIZE";
 pub const NCCL_MULTI_RANK_GPU_ENABLE: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
 /// Path of the agent's socket, for the command line.
 pub const SOCKET: &str = "MIGSHARE_SOCKET";
+/// What the programs log, in the syntax of tracing's `EnvFilter`: `debug`, `warn,migshare_agent=trace`.
+pub const LOG: &str = "MIGSHARE_LOG";
+/// Number of an inherited descriptor of a sealed memfd: the segment of ranks that run without an agent.
+pub const SEGMENT_FD: &str = "MIGSHARE_SEGMENT_FD";
+/// Milliseconds after which a collective gives up waiting for a peer.
+pub const TIMEOUT_MS: &str = "MIGSHARE_TIMEOUT_MS";
+/// Which vector kernels reduce: `base`, `avx2` or `avx512`; the best that the CPU has where it is not set.
+pub const KERNELS: &str = "MIGSHARE_KERNELS";
+/// Path of `libmigshare.so.1` for the Python package, where it is not the one inside the wheel.
+pub const LIBRARY: &str = "MIGSHARE_LIBRARY";
 
 /// All variables, in the order of the documentation.
 pub const VARIABLES: &[Variable] = &[
@@ -86,4 +96,25 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "1, unless the user has set it: NCCL 2.30 and newer then lets ranks share a GPU",
     },
     Variable { name: SOCKET, scope: Scope::Input, meaning: "path of the agent's socket, read by `migshare`" },
+    Variable {
+        name: LOG,
+        scope: Scope::Input,
+        meaning: "what the programs log: `info`, `debug`, `warn,migshare_agent=trace`",
+    },
+    Variable {
+        name: SEGMENT_FD,
+        scope: Scope::Input,
+        meaning: "descriptor of a sealed memfd, for ranks that run without an agent",
+    },
+    Variable {
+        name: TIMEOUT_MS,
+        scope: Scope::Input,
+        meaning: "milliseconds after which a collective gives up waiting, 30000 by default",
+    },
+    Variable {
+        name: KERNELS,
+        scope: Scope::Input,
+        meaning: "vector kernels of collectives: `base`, `avx2` or `avx512`",
+    },
+    Variable { name: LIBRARY, scope: Scope::Input, meaning: "path of libmigshare for the Python package" },
 ];
