@@ -4,10 +4,10 @@
 //! ```text
 //!  server, hardware, holders, slurm --Event--> inbox
 //!     1  observe what was seen            (in memory, cannot fail)
-//!     2  answer what was asked            \  proposals, committed in memory one after the other
-//!     3  work until there is none left    /
-//!     4  append all their records, one fsync for all ----- fails ---> put the node back as it was, answer one by one
-//!     5  effects to the hardware thread, replies to the clients
+//!     2  answer what was asked: proposals, committed in memory one after the other
+//!     3  append all their records, one fsync for all ----- fails ---> put the node back as it was, answer one by one
+//!     4  effects to the hardware thread, replies to the clients
+//!     5  work until there is none left, in the same way
 //! ```
 //!
 //! It blocks in fsync, which is why it is a thread of its own: requests that come meanwhile share the next fsync. It

@@ -53,6 +53,12 @@ impl Driver {
             self.answer_without_journal(asks);
             return false;
         }
+        // Clients first: what else there is to do must not delay their replies.
+        let answered = self.answer(asks);
+        self.work() || answered
+    }
+
+    fn answer(&mut self, asks: Vec<Waiting>) -> bool {
         let mut turn = Turn::default();
         for asked in asks {
             self.settle(&mut turn);
@@ -62,6 +68,11 @@ impl Driver {
             turn.add(proposal);
             turn.verdicts.push((asked, verdict));
         }
+        self.finish(turn)
+    }
+
+    fn work(&mut self) -> bool {
+        let mut turn = Turn::default();
         for _ in 0..WORK {
             self.settle(&mut turn);
             match self.node.work(now()) {
@@ -107,11 +118,11 @@ impl Driver {
         if let Some(proposal) = turn.last.take() {
             self.node.commit(&proposal);
         }
-        turn.records.iter().for_each(told::record);
         self.carry_out(turn.effects);
         for (asked, verdict) in turn.verdicts {
             self.reply(asked, verdict);
         }
+        turn.records.iter().for_each(told::record);
         self.remember(turn.told, turn.records.is_empty());
         if changed {
             self.outlets.changes.send_modify(|n| *n += 1);
