@@ -49,6 +49,8 @@ pub const SIZE: &str = "MIGSHARE_SIZE";
 /// Lets several ranks of one communicator use one GPU, which is what leaves of one GPU look like to NCCL. Read by NCCL
 /// 2.30 and newer (NCCL's documentation of environment variables); older versions ignore it.
 pub const NCCL_MULTI_RANK_GPU_ENABLE: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
+/// Path of the socket where the ranks of the step get the memory that they share.
+pub const SEGMENT_SOCKET: &str = "MIGSHARE_SEGMENT_SOCKET";
 /// Path of the agent's socket, for the command line.
 pub const SOCKET: &str = "MIGSHARE_SOCKET";
 /// What the programs log, in the syntax of tracing's `EnvFilter`: `debug`, `warn,migshare_agent=trace`.
@@ -94,6 +96,11 @@ pub const VARIABLES: &[Variable] = &[
         name: NCCL_MULTI_RANK_GPU_ENABLE,
         scope: Scope::Default,
         meaning: "1, unless the user has set it: NCCL 2.30 and newer then lets ranks share a GPU",
+    },
+    Variable {
+        name: SEGMENT_SOCKET,
+        scope: Scope::Step,
+        meaning: "path of the socket where the step's ranks get the memory that they share, where it has any",
     },
     Variable { name: SOCKET, scope: Scope::Input, meaning: "path of the agent's socket, read by `migshare`" },
     Variable {

@@ -13,6 +13,8 @@ pub mod env;
 pub mod ids;
 pub mod leaf;
 pub mod message;
+pub mod segment;
+pub mod size;
 pub mod status;
 
 pub use client::{Client, ClientError};

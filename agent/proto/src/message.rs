@@ -28,6 +28,9 @@ pub enum Request {
     Grant(GrantStep),
     /// All leaves of a job, without a grant: for batch, interactive and extern steps. Root only.
     JobLeaves(JobLeaves),
+    /// Let a step have host memory that its ranks share. Asking again for the same step gives the same. It ends with its
+    /// holder, with the grant or with the lease. Root only.
+    OpenSegment(OpenSegment),
     /// End a step's grant. Ending an unknown grant is not an error. Root only.
     Release(ReleaseGrant),
     /// End a job's lease. Ending an unknown lease is not an error. Root only.
@@ -124,6 +127,21 @@ pub struct JobLeaves {
     pub job: JobKey,
 }
 
+/// See [`Request::OpenSegment`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSegment {
+    /// The job.
+    pub job: JobKey,
+    /// The step; a batch or interactive step may have a segment as well.
+    pub step: StepId,
+    /// Leaves of this step on this node: by default only a step with several has a segment.
+    pub leaves: u32,
+    /// Bytes; without it what the site's configuration says.
+    pub bytes: Option<u64>,
+    /// Process id of the slurmstepd of the step: when it is gone, so is the segment.
+    pub holder: u32,
+}
+
 /// See [`Request::Release`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseGrant {
@@ -158,6 +176,8 @@ pub enum Reply {
     Lease(LeaseReply),
     /// Answer to `grant`: the grant is on disk.
     Granted(GrantReply),
+    /// Answer to `open_segment`.
+    Segment(SegmentReply),
     /// Answer to `release`, `close_lease`, `order`: it is on disk.
     Done(Done),
     /// Answer to `status`.
@@ -194,6 +214,15 @@ pub struct GrantReply {
     pub shared: u32,
 }
 
+/// Whether a step has a segment. The memory is made when the first rank asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentReply {
+    /// Its size; none where the step did not ask for one and the site's rules give it none.
+    pub bytes: Option<u64>,
+    /// Why there is none, for people.
+    pub note: Option<String>,
+}
+
 /// An acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Done {
@@ -226,6 +255,8 @@ pub enum Reason {
     LeaseDiffers,
     /// The agent does not take new leases now.
     NotServing,
+    /// The segment that was asked for is larger than the site allows, or than what is left.
+    NoSegment,
     /// The request makes no sense: zero leaves, zero tasks.
     BadRequest,
 }

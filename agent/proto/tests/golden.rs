@@ -3,7 +3,10 @@
 //! Every file is read back, written again and must come out byte for byte; every kind of message must have a file.
 #![allow(clippy::unwrap_used)]
 
+use migshare_proto::segment::{SegmentAnswer, SegmentRequest};
 use migshare_proto::{Reply, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -12,6 +15,7 @@ const REQUESTS: &[&str] = &[
     "open_lease",
     "grant",
     "job_leaves",
+    "open_segment",
     "release",
     "close_lease",
     "status",
@@ -20,7 +24,9 @@ const REQUESTS: &[&str] = &[
     "explain",
 ];
 const REPLIES: &[&str] =
-    &["hello", "lease", "granted", "done", "status", "refused", "error", "plan", "story"];
+    &["hello", "lease", "granted", "segment", "done", "status", "refused", "error", "plan", "story"];
+const SEGMENT_REQUESTS: &[&str] = &["segment"];
+const SEGMENT_ANSWERS: &[&str] = &["segment", "refused"];
 
 fn read(kind: &str, name: &str) -> String {
     let path =
@@ -36,24 +42,30 @@ fn names(kind: &str) -> BTreeSet<String> {
     std::fs::read_dir(dir).unwrap().map(stem).collect()
 }
 
-#[test]
-fn every_request_reads_and_writes_its_golden_line() {
-    for name in REQUESTS {
-        let text = read("request", name);
-        let message: Request = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+/// Reads each file of a kind, writes it again, and compares.
+fn round_trip<T: Serialize + DeserializeOwned>(kind: &str, list: &[&str]) {
+    for name in list {
+        let text = read(kind, name);
+        let message: T = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(serde_json::to_string(&message).unwrap(), text.trim_end(), "{name}");
         assert!(text.starts_with(&format!("{{\"{name}\":")), "{name} holds another message");
     }
 }
 
 #[test]
+fn every_request_reads_and_writes_its_golden_line() {
+    round_trip::<Request>("request", REQUESTS);
+}
+
+#[test]
 fn every_reply_reads_and_writes_its_golden_line() {
-    for name in REPLIES {
-        let text = read("reply", name);
-        let message: Reply = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(serde_json::to_string(&message).unwrap(), text.trim_end(), "{name}");
-        assert!(text.starts_with(&format!("{{\"{name}\":")), "{name} holds another message");
-    }
+    round_trip::<Reply>("reply", REPLIES);
+}
+
+#[test]
+fn every_message_of_the_second_socket_reads_and_writes_its_golden_line() {
+    round_trip::<SegmentRequest>("segment_request", SEGMENT_REQUESTS);
+    round_trip::<SegmentAnswer>("segment_answer", SEGMENT_ANSWERS);
 }
 
 #[test]
@@ -61,6 +73,8 @@ fn every_golden_file_is_tested() {
     let listed = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(names("request"), listed(REQUESTS));
     assert_eq!(names("reply"), listed(REPLIES));
+    assert_eq!(names("segment_request"), listed(SEGMENT_REQUESTS));
+    assert_eq!(names("segment_answer"), listed(SEGMENT_ANSWERS));
 }
 
 /// An agent of a later version may add fields: an older client must read past them.
