@@ -1,6 +1,7 @@
 //! The agent's configuration file. Strict: an unknown key, a wrong type or a value without meaning stops the start with a
 //! message that names it. Nothing here is read from the environment.
 
+use crate::segments::limits::Limits;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The agent's socket.
     pub socket: PathBuf,
+    /// The socket where ranks get the memory that they share; `segment.sock` beside the agent's socket where not given.
+    pub segment_socket: PathBuf,
+    /// How much memory ranks may share.
+    pub segments: Limits,
     /// NVML, where it is not the system's own.
     pub nvml_library: Option<PathBuf>,
     /// The kernel's process file system.
@@ -149,6 +154,8 @@ impl Default for Config {
             placement: Placing::default(),
             state_dir: PathBuf::from("/var/lib/migshare"),
             socket: PathBuf::from("/run/migshare/agent.sock"),
+            segment_socket: PathBuf::new(),
+            segments: Limits::default(),
             nvml_library: None,
             proc_root: PathBuf::from("/proc"),
             reshape: Reshape::default(),
@@ -204,6 +211,9 @@ impl Config {
         if config.node.is_empty() {
             config.node = short_host_name();
         }
+        if config.segment_socket.as_os_str().is_empty() {
+            config.segment_socket = config.socket.with_file_name("segment.sock");
+        }
         match config.fault() {
             Some((key, cause)) => Err(ConfigError::Value { path: path.to_owned(), key, cause }),
             None => Ok(config),
@@ -217,9 +227,12 @@ impl Config {
             let cause = format!("\"{}\" is no node name: letters, digits, '-', '_' and '.'", self.node);
             return Some(("node", cause));
         }
-        for (key, path) in
-            [("state_dir", &self.state_dir), ("socket", &self.socket), ("proc_root", &self.proc_root)]
-        {
+        for (key, path) in [
+            ("state_dir", &self.state_dir),
+            ("socket", &self.socket),
+            ("proc_root", &self.proc_root),
+            ("segment_socket", &self.segment_socket),
+        ] {
             if !path.is_absolute() {
                 return Some((key, format!("\"{}\" is not an absolute path", path.display())));
             }
@@ -230,7 +243,7 @@ impl Config {
                 return Some((key, format!("{seconds} is not between 1 and 86400 seconds")));
             }
         }
-        None
+        self.segments.fault()
     }
 }
 

@@ -6,6 +6,7 @@
 //!     holders  ----+--- Event ---> inbox --->  nvml      owns the NVML session
 //!     keeper   ---/                 ^            |
 //!     signals, watchdog             \--- Seen ---/
+//!     segments   (asks nobody: memory of steps, and the socket where ranks get it)
 //! ```
 
 use crate::config::{Config, GiveBack, LayoutName, Placing};
@@ -17,6 +18,7 @@ use crate::journal::Journal;
 use crate::metrics::{Meters, http};
 use crate::notify::{self, Notifier};
 use crate::process;
+use crate::segments::{self, Segments};
 use crate::server;
 use crate::slurm::{Slurm, keeper};
 use anyhow::Context;
@@ -25,7 +27,8 @@ use migshare_policy::layout::Layout;
 use migshare_policy::node::{Reshaping, Rules, Service};
 use migshare_policy::placement::Direction;
 use std::collections::BTreeSet;
-use std::sync::mpsc;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,14 +43,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     raise_file_limit();
     let (inbox, events) = driver::inbox();
     let (driver, follow) = assemble(&config, &inbox)?;
+    let segments = Segments::open(&config, Notifier::from_env()).context("segments")?;
     let driver = spawn(driver, events)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(live(&config, inbox.clone(), follow, &notifier));
+    let done = runtime.block_on(live(&config, inbox.clone(), follow, &segments, &notifier));
     notifier.stopping();
     inbox.send(Event::Stop);
     let ended = driver.join().map_err(|_| anyhow::anyhow!("the driver ended with a panic"));
-    // A stale socket would only cost the next client a refused connection.
-    let _ = std::fs::remove_file(&config.socket);
+    for socket in [&config.socket, &config.segment_socket] {
+        // A stale socket would only cost the next client a refused connection.
+        let _ = std::fs::remove_file(socket);
+    }
     done.and(ended)
 }
 
@@ -118,13 +124,21 @@ fn spawn(driver: Driver, events: mpsc::Receiver<Event>) -> std::io::Result<JoinH
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || driver.run(&events))
 }
 
-async fn live(config: &Config, inbox: Inbox, follow: Follow, notifier: &Notifier) -> anyhow::Result<()> {
+async fn live(
+    config: &Config,
+    inbox: Inbox,
+    follow: Follow,
+    segments: &Arc<Segments>,
+    notifier: &Notifier,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener =
-        server::bind(&config.socket).with_context(|| format!("socket {}", config.socket.display()))?;
+    let bind = |path: &Path| server::bind(path).with_context(|| format!("socket {}", path.display()));
+    let (listener, ranks) = (bind(&config.socket)?, bind(&config.segment_socket)?);
+    segments.watch_all();
     tokio::spawn(holders::watch(follow.holders, inbox.clone()));
-    tokio::spawn(server::serve(listener, inbox.clone()));
+    tokio::spawn(server::serve(listener, inbox.clone(), Arc::clone(segments)));
+    tokio::spawn(segments::socket::serve(ranks, Arc::clone(segments)));
     if let Some(address) = config.metrics.listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("metrics at {address}"))?;
         tokio::spawn(http::serve(listener, follow.meters, inbox.clone()));

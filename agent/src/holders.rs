@@ -45,7 +45,7 @@ async fn tell_end(holder: Holder, inbox: Inbox) {
 }
 
 /// Returns when exactly this process runs no more.
-async fn end_of(holder: Holder) {
+pub(crate) async fn end_of(holder: Holder) {
     let pidfd = i32::try_from(holder.pid).ok().and_then(rustix::process::Pid::from_raw).map(|pid| {
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)
             .or_else(|_| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()))

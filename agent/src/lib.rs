@@ -9,6 +9,7 @@
 //!  ├ hardware   the thread that owns NVML                    holders    processes that hold grants
 //!  ├ server     the socket                                   slurm      drain, resume, what runs here
 //!  ├ metrics    Prometheus                                 hpc_jobs   job ids for dcgm-exporter
+//!  ├ segments   memory that the ranks of a step share, and the socket where they get it
 //!  └ notify, process, config, logging
 //! cli        migshare
 //! ```
@@ -27,6 +28,7 @@ pub mod logging;
 pub mod metrics;
 pub mod notify;
 pub mod process;
+pub mod segments;
 pub mod server;
 pub mod slurm;
 pub mod wire;

@@ -1,6 +1,8 @@
 //! Tells the service manager how the agent is, by the protocol of sd_notify(3): one datagram per message. Without `NOTIFY_SOCKET`
 //! nothing happens.
 
+use crate::segments::rights;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
@@ -55,6 +57,21 @@ impl Notifier {
         self.send(&format!("STATUS={}", text.replace('\n', " ")));
     }
 
+    /// Asks the service manager to hold a file for the next agent, under a name of letters, digits, '-' and '.'.
+    /// It does so where the unit has FileDescriptorStoreMax= (sd_pid_notify_with_fds(3)).
+    pub fn keep(&self, name: &str, file: BorrowedFd<'_>) {
+        let Some((_, to)) = &self.0 else { return };
+        let message = format!("FDSTORE=1\nFDNAME={name}");
+        if let Err(error) = send_with_file(to, message.as_bytes(), file) {
+            tracing::warn!(name, %error, "the service manager does not take a file");
+        }
+    }
+
+    /// The file of this name is not needed any more.
+    pub fn forget(&self, name: &str) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    }
+
     fn send(&self, message: &str) {
         if let Some((socket, to)) = &self.0
             && let Err(error) = socket.send_to_addr(message.as_bytes(), to)
@@ -62,6 +79,14 @@ impl Notifier {
             tracing::warn!(message, %error, "the service manager does not listen");
         }
     }
+}
+
+fn send_with_file(to: &SocketAddr, message: &[u8], file: BorrowedFd<'_>) -> std::io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(to)?;
+    rights::send(&socket, message, file)?;
+    Ok(())
 }
 
 /// How often the service manager wants to hear that the agent lives: half of `WATCHDOG_USEC`, if that is meant for this process.

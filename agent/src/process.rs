@@ -13,6 +13,23 @@ pub fn is_alive(holder: Holder) -> bool {
     holder.born != 0 && born(holder.pid) == Some(holder.born)
 }
 
+/// The parent of a process, and when the process itself was born. None where there is no such process.
+pub fn parent(pid: u32) -> Option<(u32, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The parent is field 4, the second behind the command.
+    let parent = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((parent, parse_stat(&stat)?))
+}
+
+/// Now, in the unit of start times.
+pub fn ticks_since_boot() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    let ticks = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(0, |now| now.tv_sec() * per_second + now.tv_nsec() * per_second / 1_000_000_000);
+    u64::try_from(ticks).unwrap_or(0)
+}
+
 /// Start time in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)).
 fn born(pid: u32) -> Option<u64> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -47,6 +64,13 @@ mod tests {
         assert_eq!(parse_stat(STAT), Some(98765));
         assert_eq!(parse_stat(&STAT.replace(") S ", ") Z ")), None);
         assert_eq!(parse_stat("garbage"), None);
+    }
+
+    #[test]
+    fn a_child_was_born_before_now_and_names_its_parent() {
+        let (parent, born) = parent(std::process::id()).unwrap();
+        assert_eq!(parent, std::os::unix::process::parent_id());
+        assert!(born > 0 && born <= ticks_since_boot());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod door;
 pub mod rights;
 
 use crate::driver::Inbox;
+use crate::segments::Segments;
 use connection::Connection;
 use door::Door;
 use std::io;
@@ -48,11 +49,11 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves clients for ever.
-pub async fn serve(listener: UnixListener, inbox: Inbox) {
+pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>) {
     let door = Arc::new(Door::default());
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &door, &inbox),
+            Ok((stream, _)) => admit(stream, &door, &inbox, &segments),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -62,7 +63,7 @@ pub async fn serve(listener: UnixListener, inbox: Inbox) {
 }
 
 /// Begins a conversation, or hangs up where there is no room for this user.
-fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox) {
+fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox, segments: &Arc<Segments>) {
     let peer = match stream.peer_cred() {
         Ok(peer) => peer,
         Err(error) => return tracing::warn!(%error, "client without credentials"),
@@ -70,7 +71,7 @@ fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox) {
     let Some(place) = Door::enter(door, peer.uid()) else {
         return tracing::debug!(uid = peer.uid(), "no room for another client of this user");
     };
-    let connection = Connection::new(stream, peer.uid(), inbox.clone());
+    let connection = Connection::new(stream, peer.uid(), inbox.clone(), Arc::clone(segments));
     tokio::spawn(async move {
         let unhurried = connection.talk().await;
         tokio::time::sleep(unhurried).await;

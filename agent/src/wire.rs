@@ -32,6 +32,7 @@ pub fn ask(request: Request) -> Option<Ask> {
         Request::CloseLease(r) => Ask::Close { job: r.job, uid: r.uid, start: r.start, how: Ending::Epilog },
         Request::Hello(_)
         | Request::Status(_)
+        | Request::OpenSegment(_)
         | Request::Plan(_)
         | Request::Order(_)
         | Request::Explain(_) => {

@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_not_guessed_at() {
-        for text in ["", "0", "0G", "M", "-1", "+1M", "1.5G", "1 G", "1MB", "1MiB", "ß", "9G9", "16777216T"] {
+        for text in ["", "0", "0G", "M", "-1", "+1M", "1.5G", "1 G", "1MB", "1MiB", "ß", "9G9", "16777216T"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

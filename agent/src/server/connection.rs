@@ -3,11 +3,13 @@
 
 use super::rights;
 use crate::driver::{Event, Inbox};
+use crate::segments::Segments;
 use crate::wire;
 use migshare_proto::codec::{self, LINE_LIMIT};
 use migshare_proto::message::{ErrorCode, Hello, Reply, Request};
 use migshare_proto::{PROTOCOL, PROTOCOL_MIN};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -37,12 +39,13 @@ pub(super) struct Connection {
     writer: OwnedWriteHalf,
     uid: u32,
     inbox: Inbox,
+    segments: Arc<Segments>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, uid: u32, inbox: Inbox) -> Connection {
+    pub(super) fn new(stream: UnixStream, uid: u32, inbox: Inbox, segments: Arc<Segments>) -> Connection {
         let (reader, writer) = stream.into_split();
-        Connection { reader: BufReader::with_capacity(BUFFER, reader), writer, uid, inbox }
+        Connection { reader: BufReader::with_capacity(BUFFER, reader), writer, uid, inbox, segments }
     }
 
     /// Talks until the client ends it or breaks a rule. For how long its place is to stay taken.
@@ -128,14 +131,26 @@ impl Connection {
                 self.inbox.send(Event::Status(sender));
                 Ok(self.wait(receiver).await?.map_or_else(stopping, Reply::Status))
             }
+            Request::OpenSegment(asked) => Ok(self.segments.promise(&asked)),
             other => {
                 let (sender, receiver) = oneshot::channel();
-                let Some(event) = event(other, sender) else {
+                let Some(event) = event(other.clone(), sender) else {
                     return Ok(wire::error(ErrorCode::Internal, "a request without an answer"));
                 };
                 self.inbox.send(event);
-                Ok(self.wait(receiver).await?.unwrap_or_else(stopping))
+                let reply = self.wait(receiver).await?.unwrap_or_else(stopping);
+                self.end_segments(&other, &reply);
+                Ok(reply)
             }
+        }
+    }
+
+    /// A segment ends with the grant or lease that it goes with.
+    fn end_segments(&self, request: &Request, reply: &Reply) {
+        match (request, reply) {
+            (Request::Release(grant), Reply::Done(_)) => self.segments.released(grant),
+            (Request::CloseLease(lease), Reply::Done(_)) => self.segments.closed(lease),
+            _ => {}
         }
     }
 

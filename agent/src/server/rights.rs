@@ -18,6 +18,7 @@ pub fn who_may(request: &Request) -> Who {
         Request::OpenLease(_)
         | Request::Grant(_)
         | Request::JobLeaves(_)
+        | Request::OpenSegment(_)
         | Request::Release(_)
         | Request::CloseLease(_)
         | Request::Order(_) => Who::Privileged,
@@ -42,6 +43,7 @@ pub fn name(request: &Request) -> &'static str {
         Request::OpenLease(_) => "open_lease",
         Request::Grant(_) => "grant",
         Request::JobLeaves(_) => "job_leaves",
+        Request::OpenSegment(_) => "open_segment",
         Request::Release(_) => "release",
         Request::CloseLease(_) => "close_lease",
         Request::Status(_) => "status",

@@ -12,4 +12,8 @@ mod metrics;
 mod node;
 mod restart;
 mod rig;
+mod segment;
+mod segment_hostile;
+mod segment_restart;
 mod slurm;
+mod step;

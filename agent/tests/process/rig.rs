@@ -131,10 +131,20 @@ impl Rig {
 
     /// Ends the agent by SIGTERM.
     pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
-        let mut agent = self.agent.take().unwrap();
-        let pid = nix::unistd::Pid::from_raw(agent.id().try_into().unwrap());
+        let pid = nix::unistd::Pid::from_raw(self.agent_pid().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        agent.wait().unwrap()
+        self.agent.take().unwrap().wait().unwrap()
+    }
+
+    pub(crate) fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// Number of segments that the agent holds.
+    pub(crate) fn memfds(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.agent_pid())).unwrap().flatten();
+        let targets = files.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("/memfd:migshare-segment-")).count()
     }
 
     /// Waits until the agent has ended by itself.

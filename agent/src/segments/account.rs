@@ -1,0 +1,203 @@
+//! Which steps have a segment, and how much is promised: pure, without memory and without clock.
+//!
+//! ```text
+//!   none --open--> promised --release | close | holder gone--> none
+//! ```
+//! Whether the memory of a promised segment exists already is not known here.
+
+use super::limits::{GRAIN, Limits, Unasked};
+use migshare_policy::record::Holder;
+use migshare_proto::message::OpenSegment;
+use migshare_proto::{JobKey, StepId, size};
+use std::collections::BTreeMap;
+
+/// A step of a job on this node, as its processes name it.
+pub(super) type StepKey = (u32, StepId);
+
+/// A promised segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promise {
+    pub(super) job: JobKey,
+    pub(super) bytes: u64,
+    /// The slurmstepd with which it ends.
+    pub(super) holder: Holder,
+}
+
+/// What was decided about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is as promised before.
+    Known(Promise),
+    /// It is promised now; memory of an earlier step of this name has to go.
+    Promised(Promise),
+    /// The step has none, and did not ask for one.
+    Nothing(String),
+    /// The step asked for what it cannot have.
+    Refused(String),
+}
+
+/// All promises.
+#[derive(Debug)]
+pub(super) struct Account {
+    limits: Limits,
+    total: u64,
+    promises: BTreeMap<StepKey, Promise>,
+}
+
+impl Account {
+    pub(super) fn new(limits: Limits) -> Account {
+        Account { limits, total: limits.total(), promises: BTreeMap::new() }
+    }
+
+    /// Decides about a request, and keeps what it promises.
+    pub(super) fn open(&mut self, asked: &OpenSegment, holder: Holder) -> Decision {
+        let key = (asked.job.job, asked.step);
+        if let Some(known) = self.promises.get(&key)
+            && known.job == asked.job
+            && known.holder == holder
+        {
+            return Decision::Known(*known);
+        }
+        let bytes = match (asked.bytes, self.limits.default) {
+            (Some(bytes), _) => bytes,
+            (None, Unasked::Size(bytes)) if asked.leaves >= 2 => bytes.0,
+            (None, Unasked::Size(_)) => return Decision::Nothing("a single leaf needs none".to_owned()),
+            (None, Unasked::Off) => return Decision::Nothing("this site gives none unasked".to_owned()),
+        };
+        match self.room(key, bytes) {
+            Ok(bytes) => {
+                let promise = Promise { job: asked.job, bytes, holder };
+                self.promises.insert(key, promise);
+                Decision::Promised(promise)
+            }
+            Err(why) if asked.bytes.is_some() => Decision::Refused(why),
+            Err(why) => Decision::Nothing(why),
+        }
+    }
+
+    /// Takes up what an earlier agent promised: limits that were lowered since bind new steps only.
+    pub(super) fn restore(&mut self, key: StepKey, promise: Promise) {
+        self.promises.insert(key, promise);
+    }
+
+    /// Ends a step's segment. Whether there was one.
+    pub(super) fn close(&mut self, key: StepKey) -> bool {
+        self.promises.remove(&key).is_some()
+    }
+
+    pub(super) fn get(&self, key: StepKey) -> Option<&Promise> {
+        self.promises.get(&key)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (StepKey, &Promise)> {
+        self.promises.iter().map(|(key, promise)| (*key, promise))
+    }
+
+    /// Bytes promised to all steps but this one.
+    fn promised_beside(&self, key: StepKey) -> u64 {
+        self.promises.iter().filter(|(k, _)| **k != key).map(|(_, p)| p.bytes).sum()
+    }
+
+    /// The size to promise: whole huge pages, if there is room for them.
+    fn room(&self, key: StepKey, asked: u64) -> Result<u64, String> {
+        let max = self.limits.max.0;
+        if asked > max {
+            return Err(format!(
+                "a segment of {} is more than the {} that a step may have on this node (segments.max)",
+                size::show(asked),
+                size::show(max)
+            ));
+        }
+        let bytes = asked.next_multiple_of(GRAIN);
+        let promised = self.promised_beside(key);
+        if bytes > self.total.saturating_sub(promised) {
+            return Err(format!(
+                "a segment of {} does not fit: {} of {} are promised to other steps of this node (segments.total)",
+                size::show(bytes),
+                size::show(promised),
+                size::show(self.total)
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::Bytes;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn account() -> Account {
+        let default = Unasked::Size(Bytes(64 * MIB));
+        Account::new(Limits { default, max: Bytes(128 * MIB), total: Some(Bytes(200 * MIB)) })
+    }
+
+    fn asked(job: u32, leaves: u32, bytes: Option<u64>) -> OpenSegment {
+        let job = JobKey { job, start: 1, uid: 1000 };
+        OpenSegment { job, step: StepId(0), leaves, bytes, holder: 10 + job.job }
+    }
+
+    fn holder(asked: &OpenSegment) -> Holder {
+        Holder { pid: asked.holder, born: 5 }
+    }
+
+    fn open(account: &mut Account, asked: &OpenSegment) -> Decision {
+        account.open(asked, holder(asked))
+    }
+
+    fn bytes(decision: Decision) -> u64 {
+        match decision {
+            Decision::Known(p) | Decision::Promised(p) => p.bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn two_leaves_have_a_segment_and_one_has_none() {
+        let mut account = account();
+        assert_eq!(bytes(open(&mut account, &asked(1, 2, None))), 64 * MIB);
+        assert!(matches!(open(&mut account, &asked(2, 1, None)), Decision::Nothing(_)));
+        assert_eq!(bytes(open(&mut account, &asked(3, 1, Some(MIB)))), GRAIN, "whole huge pages");
+    }
+
+    #[test]
+    fn asked_again_it_is_the_same_and_counts_once() {
+        let mut account = account();
+        let request = asked(1, 2, Some(128 * MIB));
+        let first = open(&mut account, &request);
+        assert_eq!(bytes(open(&mut account, &request)), bytes(first));
+        assert_eq!(account.promised_beside((9, StepId(9))), 128 * MIB);
+    }
+
+    #[test]
+    fn a_run_of_the_same_name_replaces_the_earlier_one() {
+        let mut account = account();
+        open(&mut account, &asked(1, 2, Some(128 * MIB)));
+        let mut again = asked(1, 2, Some(100 * MIB));
+        again.job.start = 2;
+        assert_eq!(bytes(open(&mut account, &again)), 100 * MIB);
+        assert_eq!(account.all().count(), 1);
+    }
+
+    #[test]
+    fn too_much_is_refused_with_the_limit_that_it_meets() {
+        let mut account = account();
+        let refusal = |decision| match decision {
+            Decision::Refused(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(refusal(open(&mut account, &asked(1, 2, Some(129 * MIB)))).contains("segments.max"));
+        open(&mut account, &asked(1, 2, Some(128 * MIB)));
+        let text = refusal(open(&mut account, &asked(2, 2, Some(128 * MIB))));
+        assert!(text.contains("128M of 200M") && text.contains("segments.total"), "{text}");
+        open(&mut account, &asked(3, 2, None));
+        assert!(
+            matches!(open(&mut account, &asked(4, 2, None)), Decision::Nothing(_)),
+            "who did not ask still starts"
+        );
+        assert!(account.close((1, StepId(0))) && !account.close((1, StepId(0))));
+        assert_eq!(bytes(open(&mut account, &asked(2, 2, Some(128 * MIB)))), 128 * MIB);
+    }
+}

@@ -1,0 +1,124 @@
+//! The memory of one segment: an anonymous file whose size is sealed.
+//!
+//! A named segment under /dev/shm would be simpler and is not used: a name can be opened by every process of the user, it
+//! is not there for a job with a /dev/shm of its own, it outlives a killed step, and its file cannot be sealed, so that a
+//! peer's ftruncate(2) ends its neighbours by SIGBUS (memfd_create(2), fcntl(2) on F_ADD_SEALS).
+//!
+//! Placement is left to the ranks: the agent touches no page and sets no memory policy, so that each page is taken on the
+//! NUMA node of the rank that writes to it first, which is the rank that owns this part of the segment. Huge pages are
+//! transparent ones: the size is a multiple of 2 MiB and the ranks madvise(2) their mapping, which counts where
+//! /sys/kernel/mm/transparent_hugepage/shmem_enabled says `advise`. Files of hugetlbfs are not used: their pages are
+//! taken from a pool at once, whether touched or not, and SIGBUS is the answer when the pool is empty.
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What makes a file this one and no other: nobody can make a second with the same numbers while it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileId {
+    dev: u64,
+    ino: u64,
+}
+
+/// The memory of one segment; it goes when the last process lets go of it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    file: File,
+    id: FileId,
+}
+
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+impl Memory {
+    /// New memory, all zero, none of it taken yet. The name is for people who look at /proc.
+    pub(super) fn make(name: &str, bytes: u64) -> io::Result<Memory> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // What ranks share is data. Kernels before 6.3 do not know the flag and cannot seal that.
+        let file = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => memfd_create(name, flags)?,
+            other => other?,
+        };
+        ftruncate(&file, bytes)?;
+        fcntl_add_seals(&file, SEALS)?;
+        let file = File::from(file);
+        let id = id_of(&file)?;
+        Ok(Memory { file, id })
+    }
+
+    /// Memory that an earlier agent made, found behind a path in /proc. None when it is anything else.
+    pub(super) fn find(path: &Path, id: FileId, bytes: u64) -> Option<Memory> {
+        let named = std::fs::metadata(path).ok()?;
+        if (FileId { dev: named.dev(), ino: named.ino() }) != id {
+            return None;
+        }
+        let file = File::options().read(true).write(true).open(path).ok()?;
+        let sealed = fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS));
+        let same = id_of(&file).is_ok_and(|found| found == id);
+        let whole = file.metadata().is_ok_and(|meta| meta.len() == bytes);
+        (sealed && same && whole).then_some(Memory { file, id })
+    }
+
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The memory opened once more, for a rank: what it does to its file description is its own affair.
+    pub(super) fn reopen(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        File::options().read(true).write(true).open(path).map(OwnedFd::from)
+    }
+}
+
+fn id_of(file: &File) -> io::Result<FileId> {
+    let meta = file.metadata()?;
+    Ok(FileId { dev: meta.dev(), ino: meta.ino() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    const BYTES: u64 = 2 << 20;
+
+    #[test]
+    fn its_size_cannot_be_changed_and_its_bytes_are_shared() {
+        let memory = Memory::make("test", BYTES).unwrap();
+        let rank = File::from(memory.reopen().unwrap());
+        for size in [0, BYTES - 1, BYTES + 1] {
+            assert_eq!(rank.set_len(size).unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{size}");
+        }
+        assert!(fcntl_add_seals(&rank, SealFlags::WRITE).is_err(), "nor can it be made read-only");
+        rank.write_all_at(b"rank", BYTES - 4).unwrap();
+        let mut seen = [0; 4];
+        memory.file().read_exact_at(&mut seen, BYTES - 4).unwrap();
+        assert_eq!(&seen, b"rank");
+    }
+
+    #[test]
+    fn an_untouched_segment_takes_no_memory() {
+        let memory = Memory::make("test", 64 * BYTES).unwrap();
+        assert_eq!(memory.file().metadata().unwrap().blocks(), 0);
+    }
+
+    #[test]
+    fn it_is_found_again_and_nothing_else_is_taken_for_it() {
+        let (memory, other) = (Memory::make("test", BYTES).unwrap(), Memory::make("test", BYTES).unwrap());
+        let path = |m: &Memory| format!("/proc/self/fd/{}", m.file().as_raw_fd());
+        let found = Memory::find(Path::new(&path(&memory)), memory.id(), BYTES).unwrap();
+        assert_eq!(found.id(), memory.id());
+        assert!(Memory::find(Path::new(&path(&other)), memory.id(), BYTES).is_none());
+        assert!(Memory::find(Path::new(&path(&memory)), memory.id(), 2 * BYTES).is_none());
+        assert!(Memory::find(Path::new("/proc/self/fd/99999"), memory.id(), BYTES).is_none());
+    }
+}
