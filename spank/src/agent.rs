@@ -3,8 +3,8 @@
 
 use crate::config::Config;
 use migshare_proto::message::{
-    CloseLease, ErrorCode, GrantReply, GrantStep, JobLeaves, LeaseReply, OpenLease, Reason, ReleaseGrant,
-    Shape,
+    CloseLease, ErrorCode, GrantReply, GrantStep, JobLeaves, LeaseReply, OpenLease, OpenSegment, Reason,
+    ReleaseGrant, SegmentReply, Shape,
 };
 use migshare_proto::{Client, ClientError, Reply, Request};
 use std::time::{Duration, Instant};
@@ -102,6 +102,14 @@ impl<'a> Agent<'a> {
         match reply? {
             Reply::Granted(grant) => Ok(grant),
             other => Err(self.nonsense("grant", &other)),
+        }
+    }
+
+    /// Memory that the ranks of a step share.
+    pub fn segment(&self, segment: OpenSegment) -> Result<SegmentReply, AgentError> {
+        match self.ask(&Request::OpenSegment(segment))? {
+            Reply::Segment(segment) => Ok(segment),
+            other => Err(self.nonsense("open_segment", &other)),
         }
     }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Config {
     /// The agent's socket.
     pub socket: PathBuf,
+    /// The agent's second socket, where ranks fetch the memory that they share, where it is not beside the first.
+    pub segment_socket: Option<PathBuf>,
     /// Where `devices` and `driver/nvidia-caps` are; `/proc` but for a simulated node.
     pub proc: PathBuf,
     /// Directory for markers, which a reboot empties.
@@ -25,7 +27,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Not a known key.
-    #[error("plugstack.conf: unknown setting \"{0}\"; known are socket=, proc=, run= and timeout=")]
+    #[error(
+        "plugstack.conf: unknown setting \"{0}\"; known are socket=, segment_socket=, proc=, run= \
+         and timeout="
+    )]
     Unknown(String),
     /// Not an absolute path.
     #[error("plugstack.conf: {0}= needs an absolute path, not \"{1}\"")]
@@ -41,6 +46,7 @@ impl Config {
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>, node: &str) -> Result<Config, ConfigError> {
         let mut config = Config {
             socket: "/run/migshare/agent.sock".into(),
+            segment_socket: None,
             proc: "/proc".into(),
             run: "/run/migshare".into(),
             timeout: Duration::from_secs(5),
@@ -49,6 +55,9 @@ impl Config {
         for word in words {
             match word.split_once('=') {
                 Some(("socket", value)) => config.socket = path("socket", value, node)?,
+                Some(("segment_socket", value)) => {
+                    config.segment_socket = Some(path("segment_socket", value, node)?);
+                }
                 Some(("proc", value)) => config.proc = path("proc", value, node)?,
                 Some(("run", value)) => config.run = path("run", value, node)?,
                 Some(("timeout", value)) => config.timeout = seconds(value)?,
@@ -56,6 +65,11 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// The agent's second socket: `segment.sock` beside the first, as the agent has it, unless the line says otherwise.
+    pub fn segment_socket(&self) -> PathBuf {
+        self.segment_socket.clone().unwrap_or_else(|| self.socket.with_file_name("segment.sock"))
     }
 }
 
@@ -87,8 +101,19 @@ mod tests {
         let config =
             Config::parse(["socket=/run/%n/a.%n", "proc=/lab/%n/proc", "run=/run/%n"], "n7").unwrap();
         assert_eq!(config.socket, PathBuf::from("/run/n7/a.n7"));
+        assert_eq!(config.segment_socket(), PathBuf::from("/run/n7/segment.sock"));
         assert_eq!(config.proc, PathBuf::from("/lab/n7/proc"));
         assert_eq!(config.run, PathBuf::from("/run/n7"));
+    }
+
+    #[test]
+    fn the_second_socket_is_beside_the_first_unless_the_line_says_otherwise() {
+        let config = Config::parse(["segment_socket=/srv/%n.sock"], "n7").unwrap();
+        assert_eq!(config.segment_socket(), PathBuf::from("/srv/n7.sock"));
+        assert_eq!(
+            Config::parse([], "n7").unwrap().segment_socket(),
+            PathBuf::from("/run/migshare/segment.sock")
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! <https://bugs.schedmd.com/show_bug.cgi?id=7573>.
 
 mod access;
+mod segment;
 
 use crate::agent::Agent;
 use crate::caps;

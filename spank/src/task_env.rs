@@ -4,6 +4,7 @@
 
 use migshare_proto::Leaf;
 use migshare_proto::env::{self, Scope, VARIABLES};
+use std::path::Path;
 
 /// Variables by which Slurm itself says that it gave the job whole GPUs (`gres/gpu`).
 const SLURM_GPUS: [&str; 2] = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"];
@@ -30,6 +31,8 @@ pub struct Task<'a> {
     pub step: &'a [Leaf],
     /// Positions of the task's leaves in `step`.
     pub mine: &'a [u32],
+    /// Where the step's ranks fetch the memory that they share, if they have any.
+    pub segment: Option<&'a Path>,
 }
 
 impl<'a> Task<'a> {
@@ -57,6 +60,12 @@ pub fn granted(task: Task<'_>, now: impl Fn(&str) -> Option<String>) -> Vec<Chan
         Change::Set(env::RANK, task.rank.to_string()),
         Change::Set(env::SIZE, task.size.to_string()),
     ];
+    match task.segment {
+        Some(socket) => changes.push(Change::Set(env::SEGMENT_SOCKET, socket.display().to_string())),
+        // The step of a batch script inherits what the script has.
+        None if now(env::SEGMENT_SOCKET).is_some() => changes.push(Change::Unset(env::SEGMENT_SOCKET)),
+        None => {}
+    }
     if now(env::NCCL_MULTI_RANK_GPU_ENABLE).is_none() {
         changes.push(Change::Set(env::NCCL_MULTI_RANK_GPU_ENABLE, "1".to_owned()));
     }
@@ -114,7 +123,13 @@ mod tests {
     #[test]
     fn a_task_sees_its_leaves_and_a_container_the_steps() {
         let leaves = [leaf(0, 0, 10), leaf(0, 1, 9), leaf(1, 6, 20)];
-        let task = Task { rank: 1, size: 2, step: &leaves, mine: &[1, 2] };
+        let task = Task {
+            rank: 1,
+            size: 2,
+            step: &leaves,
+            mine: &[1, 2],
+            segment: Some(Path::new("/run/segment.sock")),
+        };
         let changes = granted(task, |_| None);
         let env = set(&changes);
         assert_eq!(env["CUDA_VISIBLE_DEVICES"], "MIG-0-1,MIG-1-6");
@@ -126,13 +141,15 @@ mod tests {
         assert_eq!(env["MIGSHARE_MEMORY_MIB"], "9");
         assert_eq!(env["MIGSHARE_STEP_LEAVES"], env["NVIDIA_VISIBLE_DEVICES"]);
         assert_eq!((env["MIGSHARE_RANK"], env["MIGSHARE_SIZE"]), ("1", "2"));
+        assert_eq!(env["MIGSHARE_SEGMENT_SOCKET"], "/run/segment.sock");
         assert_eq!(env["NCCL_MULTI_RANK_GPU_ENABLE"], "1");
     }
 
     #[test]
     fn every_documented_output_is_set_for_a_task_with_leaves() {
         let leaves = [leaf(0, 0, 10)];
-        let changes = granted(Task { rank: 0, size: 1, step: &leaves, mine: &[0] }, |_| None);
+        let segment = Some(Path::new("/run/segment.sock"));
+        let changes = granted(Task { rank: 0, size: 1, step: &leaves, mine: &[0], segment }, |_| None);
         let env = set(&changes);
         for v in VARIABLES.iter().filter(|v| matches!(v.scope, Scope::Task | Scope::Step)) {
             assert!(env.contains_key(v.name), "{}", v.name);
@@ -142,9 +159,18 @@ mod tests {
     #[test]
     fn the_users_word_on_nccl_stays() {
         let leaves = [leaf(0, 0, 10)];
-        let task = Task { rank: 0, size: 1, step: &leaves, mine: &[0] };
+        let task = Task { rank: 0, size: 1, step: &leaves, mine: &[0], segment: None };
         let changes = granted(task, |name| (name == env::NCCL_MULTI_RANK_GPU_ENABLE).then(|| "0".to_owned()));
         assert!(!set(&changes).contains_key(env::NCCL_MULTI_RANK_GPU_ENABLE));
+    }
+
+    #[test]
+    fn a_step_without_a_segment_does_not_inherit_the_one_of_its_batch_script() {
+        let leaves = [leaf(0, 0, 10)];
+        let task = Task { rank: 0, size: 1, step: &leaves, mine: &[0], segment: None };
+        let changes = granted(task, |name| (name == env::SEGMENT_SOCKET).then(|| "/run/x".to_owned()));
+        assert_eq!(set(&changes)["MIGSHARE_SEGMENT_SOCKET"], "unset");
+        assert!(!set(&granted(task, |_| None)).contains_key("MIGSHARE_SEGMENT_SOCKET"));
     }
 
     #[test]

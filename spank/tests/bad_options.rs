@@ -36,6 +36,17 @@ const BAD: &[(&str, &str)] = &[
     ("none", "\"none\" is not known"),
     ("3\n", "\"3\\n\" is not known"),
     ("\u{1b}[31m", "\"\\u{1b}[31m\" is not known"),
+    ("segment", "segment without a size"),
+    ("segment=", "\"\" is no size"),
+    ("segment=0", "\"0\" is no size"),
+    ("segment=1.5G", "\"1.5G\" is no size"),
+    ("segment=-1M", "\"-1M\" is no size"),
+    ("segment=512MB", "\"512MB\" is no size"),
+    ("segment=99999999999T", "is no size"),
+    ("segment=Off", "\"Off\" is no size"),
+    ("segment=1G,segment=1G", "segment is given once"),
+    ("segment=off,4,segment=1G", "segment is given once"),
+    ("segments=1G", "\"segments=1G\" is not known"),
     ("%n", "\"%n\" is not known"),
 ];
 
@@ -45,7 +56,10 @@ fn bad_text_is_refused_with_the_option_the_fault_and_what_is_allowed() {
         let said = parse(Some(text)).expect_err(text).to_string();
         assert!(said.starts_with("--mig-share="), "{said}");
         assert!(said.contains(fault), "{text:?}: {said}");
-        assert!(said.contains("1 to 224") && said.contains("pack, spread"), "{said}");
+        assert!(
+            said.contains("1 to 224") && said.contains("pack, spread") && said.contains("segment=SIZE"),
+            "{said}"
+        );
         assert!(!said.chars().any(char::is_control), "{said:?}");
     }
 }

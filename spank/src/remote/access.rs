@@ -12,6 +12,7 @@ use crate::slurm::{Level, Slurm, SlurmError, Step};
 use crate::task_env::Task;
 use migshare_proto::message::{GrantStep, OpenLease, ReleaseGrant, Shape};
 use migshare_proto::{JobKey, Leaf, StepId};
+use std::path::PathBuf;
 
 /// What a step may use.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub(super) struct Access {
     every: Vec<u32>,
     major: Option<u32>,
     grant: Option<ReleaseGrant>,
+    /// Where the step's ranks fetch the memory that they share.
+    segment: Option<PathBuf>,
 }
 
 /// Why a step cannot have its leaves.
@@ -46,7 +49,7 @@ impl Access {
         } else {
             self.tasks.get(rank as usize).map_or(&[][..], Vec::as_slice)
         };
-        Task { rank, size, step: &self.leaves, mine }
+        Task { rank, size, step: &self.leaves, mine, segment: self.segment.as_deref() }
     }
 
     /// Major number of the capability devices, as the agent says.
@@ -89,7 +92,8 @@ impl Asking<'_> {
                 return Ok(Access::default());
             }
             let reply = agent.job_leaves(lease)?;
-            return Ok(Access::whole(reply.leaves, reply.caps_major));
+            let segment = self.segment(&agent, job, reply.leaves.len() as u32)?;
+            return Ok(Access { segment, ..Access::whole(reply.leaves, reply.caps_major) });
         }
         let leaves = self.step_leaves()?;
         if leaves == 0 {
@@ -101,12 +105,14 @@ impl Asking<'_> {
         let holder = std::process::id();
         let grant = GrantStep { job, step: self.step, leaves, tasks: self.tasks, shape, holder };
         let reply = agent.grant(lease, grant)?;
+        let segment = self.segment(&agent, job, leaves)?;
         Ok(Access {
             leaves: reply.leaves,
             tasks: reply.tasks,
             every: Vec::new(),
             major: reply.caps_major,
             grant: Some(ReleaseGrant { job, step: self.step }),
+            segment,
         })
     }
 

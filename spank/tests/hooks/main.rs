@@ -7,8 +7,8 @@ mod scripted;
 mod table;
 
 use migshare_proto::message::{
-    CloseLease, Done, ErrorCode, ErrorReply, GrantReply, GrantStep, JobLeaves, LeaseReply, OpenLease, Reason,
-    Refused, ReleaseGrant, Shape, Spread,
+    CloseLease, Done, ErrorCode, ErrorReply, GrantReply, GrantStep, JobLeaves, LeaseReply, OpenLease,
+    OpenSegment, Reason, Refused, ReleaseGrant, SegmentReply, Shape, Spread,
 };
 use migshare_proto::{GpuUuid, JobKey, Leaf, Placement, Reply, Request, StepId};
 use migshare_spank::Plugin;
@@ -287,6 +287,59 @@ fn special_steps_see_all_leaves_of_their_job_without_a_grant() {
         assert_eq!(slurm.env.borrow()["CUDA_VISIBLE_DEVICES"], "MIG-0,MIG-1,MIG-2");
         let want = [open(3, Spread::Default), Request::JobLeaves(JobLeaves { job: KEY })];
         assert_eq!(agent.asked(), want);
+    }
+}
+
+fn segment(step: u32, leaves: u32, bytes: Option<u64>) -> Request {
+    let holder = std::process::id();
+    Request::OpenSegment(OpenSegment { job: KEY, step: StepId(step), leaves, bytes, holder })
+}
+
+#[test]
+fn a_step_with_a_segment_is_told_where_to_fetch_it() {
+    let promised = || Reply::Segment(SegmentReply { bytes: Some(1 << 20), note: None });
+    for (option, bytes) in [(None, None), (Some("pack,segment=1M"), Some(1 << 20))] {
+        let node = Node::new();
+        let agent = node.agent([lease(2), granted(2, &[&[0], &[1]]), promised()]);
+        node.prolog(&script(Some(job(Some("mig(CNT:2)"), "gres/mig:2", false))));
+        let slurm = step(0, 2, Some("gres:mig:2"));
+        node.step(option, &slurm).task_init(&slurm).unwrap();
+        assert_eq!(agent.asked().last(), Some(&segment(0, 2, bytes)));
+        let socket = node.0.path().join("segment.sock").display().to_string();
+        assert_eq!(slurm.env.borrow()["MIGSHARE_SEGMENT_SOCKET"], socket);
+    }
+}
+
+#[test]
+fn launchers_in_a_batch_script_have_a_segment_and_adopted_logins_have_none() {
+    for (special, wanted) in [(StepId::BATCH, true), (StepId::INTERACTIVE, true), (StepId::EXTERN, false)] {
+        let node = Node::new();
+        let answer = Reply::Segment(SegmentReply { bytes: Some(1 << 20), note: None });
+        let agent = node.agent([lease(3), lease(3), answer]);
+        node.prolog(&script(Some(job(Some("mig(CNT:3)"), "gres:mig:3", true))));
+        let slurm = step(special.0, 1, None);
+        node.step(None, &slurm).task_init(&slurm).unwrap();
+        assert_eq!(agent.asked().contains(&segment(special.0, 3, None)), wanted, "{special}");
+        assert_eq!(slurm.env.borrow().contains_key("MIGSHARE_SEGMENT_SOCKET"), wanted, "{special}");
+    }
+}
+
+#[test]
+fn a_step_that_wants_no_segment_does_not_ask_and_one_that_gets_none_fails_only_where_it_asked() {
+    let no = || refused(Reason::NoSegment, "a segment of 1T is more than the 8G that a step may have");
+    for (option, asks, fails) in
+        [("2,segment=off", false, false), ("2", true, false), ("2,segment=1T", true, true)]
+    {
+        let node = Node::new();
+        let agent = node.agent([lease(2), granted(2, &[&[0], &[1]]), no()]);
+        node.prolog(&script(Some(job(Some("mig(CNT:2)"), "gres/mig:2", false))));
+        let slurm = step(0, 2, Some("gres:mig:2"));
+        let mut plugin = node.step(Some(option), &slurm);
+        let asked = agent.asked().iter().any(|r| matches!(r, Request::OpenSegment(_)));
+        assert_eq!(asked, asks, "{option}");
+        let end = plugin.task_init_privileged(&slurm);
+        assert_eq!(end.is_err(), fails, "{option}");
+        assert!(end.err().is_none_or(|e| e.contains("refused: a segment of 1T")), "{option}");
     }
 }
 

@@ -1,7 +1,8 @@
-//! An agent that answers from a script, on a real socket, and keeps what it was asked.
+//! An agent that answers from a script, on a real socket, and keeps what it was asked. Requests for segments stand apart:
+//! where the script has no answer for one next, there is none, and nobody asked.
 
 use migshare_proto::codec;
-use migshare_proto::message::{Hello, Reply, Request};
+use migshare_proto::message::{Hello, Reason, Reply, Request, SegmentReply};
 use std::collections::VecDeque;
 use std::io::{BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -34,12 +35,22 @@ impl Scripted {
         self.asked.lock().unwrap().clone()
     }
 
+    fn has_segment_next(&self) -> bool {
+        match self.replies.lock().unwrap().front() {
+            Some(Reply::Refused(refused)) => refused.reason == Reason::NoSegment,
+            next => matches!(next, Some(Reply::Segment(_))),
+        }
+    }
+
     fn serve(&self, stream: &std::os::unix::net::UnixStream) {
         let mut lines = BufReader::new(stream);
         while let Ok(request) = codec::read::<Request>(&mut lines) {
             let reply = match request {
                 Request::Hello(_) => {
                     Some(Reply::Hello(Hello { protocol: 1, oldest: 1, program: "scripted".to_owned() }))
+                }
+                Request::OpenSegment(_) if !self.has_segment_next() => {
+                    Some(Reply::Segment(SegmentReply { bytes: None, note: Some("none here".to_owned()) }))
                 }
                 other => {
                     self.asked.lock().unwrap().push(other);
