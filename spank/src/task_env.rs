@@ -179,7 +179,8 @@ mod tests {
         let changes = cleared(|name| had.get(name).map(|v| (*v).to_owned()));
         let env = set(&changes);
         for v in VARIABLES {
-            assert_eq!(env.contains_key(v.name), v.scope != Scope::Input, "{}", v.name);
+            let ours = matches!(v.scope, Scope::Task | Scope::Step);
+            assert_eq!(env.contains_key(v.name), ours, "{}", v.name);
         }
         assert!(cleared(|_| None).is_empty());
     }
