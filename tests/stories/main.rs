@@ -20,6 +20,7 @@ mod leaves_per_task;
 mod random_kills;
 mod refused_requests;
 mod salloc;
+mod segments;
 mod slurmd_restarts;
 mod steps;
 mod trespass;

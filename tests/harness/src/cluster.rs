@@ -259,7 +259,9 @@ fn furnish(dir: &Path) -> Result<Kit> {
     stage(&built.get("migshare")?, &dir.join("bin/migshare"), 0o755)?;
     stage(&built.pynvml()?, &dir.join("lib/python/pynvml.py"), 0o644)?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for script in ["../../contrib/demo/leaf-witness", "programs/hold", "programs/alone"] {
+    for script in
+        ["../../contrib/demo/leaf-witness", "programs/hold", "programs/alone", "programs/segment-rank"]
+    {
         let name = script.rsplit('/').next().unwrap_or(script);
         stage(&sources.join(script), &dir.join("bin").join(name), 0o755)?;
     }
