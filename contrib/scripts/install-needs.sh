@@ -13,6 +13,10 @@ packages=(
   slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
   libslurm-dev clang libclang-dev   # the plugin is built against Slurm's headers by bindgen
   python3-venv                  # NVIDIA's nvidia-ml-py and nvitop are the witnesses of the simulated NVML
+  binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, rate the unit
+  prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
+  fuse3                         # mounts of the storage sidecar by users
+  python3-numpy python3-torch   # tests of the collectives' Python package
 )
 
 say() { printf 'needs: %s\n' "$*"; }
@@ -39,7 +43,7 @@ disable_new_services() {
   [ -d /run/systemd/system ] || return 0
   local name
   for name in "$@"; do
-    case $name in slurmctld | slurmd | munge) systemctl disable --quiet "$name" || true ;; esac
+    case $name in slurmctld | slurmd | munge | prometheus) systemctl disable --quiet "$name" || true ;; esac
   done
 }
 
