@@ -1,0 +1,174 @@
+//! What a lease costs beyond its fsync: the time that a client waits for `open_lease` and for `grant`, over the time of one
+//! append of the same number of bytes and one fdatasync by this process, in the directory of the journal.
+//!
+//! ```text
+//!   block := { open_lease  bare  grant  bare  bare }*  release* close*      in every second pair the bare append comes first
+//! ```
+//!
+//! The client is connected and has said hello, and all leaves stand, so that one record and one fsync is all that there is to
+//! do. A grant is held by a process of its own, as by a slurmstepd. The bare appends against one another are the noise floor.
+
+use crate::quantile::{Times, head, rounded};
+use crate::rig::{Holder, LONG, Rig, key};
+use crate::scrape::Scrape;
+use migshare_proto::message::{
+    CloseLease, GrantStep, LeaseReply, OpenLease, ReleaseGrant, Reply, Request, Shape,
+};
+use migshare_proto::{Client, StepId};
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Jobs of one block. With their leaves they fill a part of the node.
+const JOBS: u32 = 12;
+/// Leaves and tasks of each job.
+const LEAVES: u32 = 4;
+
+#[derive(Default)]
+struct Pairs {
+    asked: Times,
+    bare: Times,
+}
+
+impl Pairs {
+    fn ratio(&self, share: f64) -> f64 {
+        self.asked.at(share) / self.bare.at(share)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    open: Pairs,
+    grant: Pairs,
+    floor: Pairs,
+    connect: Times,
+    bytes: u64,
+}
+
+/// The bare side: a file beside the journal.
+struct Disk {
+    journal: PathBuf,
+    bare: File,
+    /// Bytes that the journal grew by at the last request.
+    grown: u64,
+}
+
+impl Disk {
+    fn beside(rig: &Rig) -> Disk {
+        let state = rig.path("state");
+        let bare = File::options().append(true).create(true).open(state.join("bare")).unwrap();
+        Disk { journal: state.join("journal"), bare, grown: 512 }
+    }
+
+    fn append(&mut self) -> Duration {
+        let bytes = vec![b'x'; self.grown as usize];
+        let begin = Instant::now();
+        self.bare.write_all(&bytes).and_then(|()| self.bare.sync_data()).unwrap();
+        begin.elapsed()
+    }
+
+    /// Sends a request, and notes what it wrote; a journal that was compacted in between says nothing about that.
+    fn ask(&mut self, client: &mut Client, request: &Request) -> (Duration, Reply) {
+        let before = std::fs::metadata(&self.journal).unwrap().len();
+        let begin = Instant::now();
+        let reply = client.ask(request).unwrap();
+        let took = begin.elapsed();
+        let after = std::fs::metadata(&self.journal).unwrap().len();
+        self.grown = after.checked_sub(before).unwrap_or(self.grown);
+        (took, reply)
+    }
+
+    /// One pair; in every second one the bare append comes first.
+    fn pair(&mut self, pairs: &mut Pairs, client: &mut Client, request: &Request, bare_first: bool) -> Reply {
+        let early = bare_first.then(|| self.append());
+        let (took, reply) = self.ask(client, request);
+        pairs.asked.add(took);
+        let bare = early.unwrap_or_else(|| self.append());
+        pairs.bare.add(bare);
+        reply
+    }
+}
+
+/// Times of `blocks` blocks.
+pub(crate) fn measure(rig: &Rig, address: &str, blocks: usize) -> Map<String, Value> {
+    let holders: Vec<Holder> = (0..JOBS).map(|_| Holder::new()).collect();
+    let mut disk = Disk::beside(rig);
+    let mut tally = Tally::default();
+    block(rig, 0, &holders, &mut disk, &mut Tally::default());
+    let before = Scrape::of(address);
+    for number in 1..=blocks {
+        block(rig, number as u32, &holders, &mut disk, &mut tally);
+        if number % blocks.div_ceil(5) == 0 {
+            println!("  block {number} of {blocks}: lease over fsync {:.2}", tally.open.ratio(0.5));
+        }
+    }
+    let after = Scrape::of(address);
+    report(&tally, &before, &after)
+}
+
+fn block(rig: &Rig, number: u32, holders: &[Holder], disk: &mut Disk, tally: &mut Tally) {
+    let begin = Instant::now();
+    let mut client = Client::connect(&rig.path("agent.sock"), "bench", LONG).unwrap();
+    tally.connect.add(begin.elapsed());
+    let jobs = || (0..JOBS).map(|n| key(1000 + number * JOBS + n));
+    for (turn, (job, holder)) in jobs().zip(holders).enumerate() {
+        let bare_first = turn % 2 == 0;
+        let open = Request::OpenLease(OpenLease { job, leaves: LEAVES, shape: Shape::default() });
+        let reply = disk.pair(&mut tally.open, &mut client, &open, bare_first);
+        assert!(
+            matches!(reply, Reply::Lease(LeaseReply { ref leaves, .. }) if leaves.len() == LEAVES as usize)
+        );
+        tally.bytes += disk.grown;
+        let grant = GrantStep {
+            job,
+            step: StepId(0),
+            leaves: LEAVES,
+            tasks: LEAVES,
+            shape: Shape::default(),
+            holder: holder.pid(),
+        };
+        let reply = disk.pair(&mut tally.grant, &mut client, &Request::Grant(grant), bare_first);
+        assert!(matches!(reply, Reply::Granted(_)), "{reply:?}");
+        tally.floor.asked.add(disk.append());
+        tally.floor.bare.add(disk.append());
+    }
+    for job in jobs() {
+        client.ask(&Request::Release(ReleaseGrant { job, step: StepId(0) })).unwrap();
+        let close = CloseLease { job: job.job, uid: job.uid, start: Some(job.start) };
+        client.ask(&Request::CloseLease(close)).unwrap();
+    }
+}
+
+fn report(tally: &Tally, before: &Scrape, after: &Scrape) -> Map<String, Value> {
+    let grew = |metric: &str| after.sum(metric) - before.sum(metric);
+    // Each job's four requests change the node: open, grant, release, close.
+    let requests = 4.0 * tally.open.asked.len() as f64;
+    let appends = grew("migshare_journal_append_duration_seconds_count");
+    let append_us = grew("migshare_journal_append_duration_seconds_sum") / appends * 1e6;
+    let nvml = grew("migshare_nvml_call_duration_seconds_count");
+    println!("{}", head());
+    for (name, pairs) in [("open_lease", &tally.open), ("grant", &tally.grant), ("bare", &tally.floor)] {
+        println!("{}", pairs.asked.row(name));
+        println!("{}", pairs.bare.row(&format!("  bare append + fdatasync beside {name}")));
+        println!("    over bare: {:.2} at the median, {:.2} at p99", pairs.ratio(0.5), pairs.ratio(0.99));
+    }
+    println!("{}", tally.connect.row("connect and hello"));
+    let bytes = tally.bytes as f64 / tally.open.asked.len() as f64;
+    println!("  {bytes:.0} bytes per lease; fsyncs per request {:.3}; NVML calls {nvml}", appends / requests);
+    println!("  the agent's own appends take {append_us:.0} us at the mean, by its metrics");
+    let worse = |share| rounded(tally.open.ratio(share).max(tally.grant.ratio(share)));
+    let figures = json!({
+        "lease_over_fsync_p50": worse(0.5),
+        "lease_over_fsync_p99": worse(0.99),
+        "open_over_fsync_p50": rounded(tally.open.ratio(0.5)),
+        "grant_over_fsync_p50": rounded(tally.grant.ratio(0.5)),
+        "fsync_noise_floor_p50": rounded(tally.floor.ratio(0.5)),
+        "fsync_noise_floor_p99": rounded(tally.floor.ratio(0.99)),
+        "fsync_us_p50": rounded(tally.open.bare.at(0.5)),
+        "fsyncs_per_request": rounded(appends / requests),
+        "nvml_calls_on_path": nvml,
+    });
+    figures.as_object().unwrap().clone()
+}
