@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,cargo test --no-fail-fast)
 DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-harness
 
-.PHONY: demo test check build needs
+.PHONY: demo test check build needs bench-agent
 
 demo: needs          ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
 	cargo build $(DEMO) --lib --bins --example migshare-demo
@@ -17,6 +17,9 @@ test: build          ## all storeys of tests, the real Slurm cluster included
 
 check: needs         ## format, lints, documentation, licences and advisories, rules about the code
 	contrib/scripts/check.sh $(TARGET)
+
+bench-agent:         ## the node agent: leases over fsync, placement, 1,000 clients, idleness; QUICK=1 takes five minutes
+	cargo bench --quiet -p migshare-agent --bench agent
 
 build: needs         ## everything, tests included
 	cargo build --workspace --all-targets
