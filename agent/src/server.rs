@@ -74,7 +74,7 @@ fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox, segments: &Arc<Seg
     let connection = Connection::new(stream, peer.uid(), inbox.clone(), Arc::clone(segments));
     tokio::spawn(async move {
         let unhurried = connection.talk().await;
-        tokio::time::sleep(unhurried).await;
+        connection::rest(unhurried).await;
         drop(place);
     });
 }

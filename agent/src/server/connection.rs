@@ -72,7 +72,7 @@ impl Connection {
                 Ok(request) => {
                     let reply = self.answer(request).await?;
                     self.send(&reply).await?;
-                    tokio::time::sleep(self.pause()).await;
+                    rest(self.pause()).await;
                 }
                 Err(text) => {
                     // Where a bad line ends the next one is not known to begin.
@@ -175,6 +175,13 @@ impl Connection {
             Ok(Ok(())) => Ok(()),
             _ => Err(HungUp),
         }
+    }
+}
+
+/// Sleeps, if at all: the runtime's timer counts whole milliseconds, so that a sleep of nothing takes one.
+pub(super) async fn rest(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 
