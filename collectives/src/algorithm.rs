@@ -1,9 +1,9 @@
 //! The collectives as straight-line async functions over schedules.
 //!
-//! | bytes per rank          | all-reduce                         | the others            |
+//! | bytes per rank          | all-reduce                         | the others, *rooted*  |
 //! |-------------------------|------------------------------------|-----------------------|
-//! | up to 56                | payload in the control line        | staging               |
-//! | up to [`FLAT_MAX`]      | everyone reduces everything        | staging               |
+//! | up to 56                | payload in the control line        | staging, *line*       |
+//! | up to [`FLAT_MAX`]      | everyone reduces everything        | staging, *board*      |
 //! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
 //! | all buffers in segment  | straight from and to user buffers  | straight from buffers |
 //! | from [`PULL_MIN`]       |                                    | process_vm_readv      |
@@ -15,6 +15,7 @@ pub(crate) mod all_reduce;
 pub(crate) mod combine;
 pub(crate) mod move_data;
 pub(crate) mod reduce;
+pub(crate) mod short;
 
 use crate::core::{Core, Op};
 use crate::datatype::{DataType, ReduceOp};

@@ -2,7 +2,7 @@
 //!
 //! Every operation `k` owns the steps `base(k)+1 ..= base(k)+posts(k)`, and `base(k+1)` is the last of
 //! them; both follow from the arguments, so they are equal on all ranks. A rank posts steps in order in
-//! its own line of parity `k % 2` and waits for steps of others.
+//! its own line `k % 8` and waits for steps of others.
 //!
 //! ```text
 //!   rank 0   post 1 ───── post 2 ───── …        ordinary life
@@ -12,9 +12,14 @@
 //!   Live ──own fault or a peer's poison──▶ Faulted: own lines carry the poison, all calls fail
 //! ```
 //! **Invariants.** One: only the owner writes a line. Two: a rank posts the first step of operation
-//! `k` after it has done all its reads of operation `k-1`. Three ([`Op::gate`]): a rank writes payload
-//! or staging of parity `k % 2` only after it has seen all peers post in operation `k-1`; with two, all
-//! have finished reading operation `k-2`, the last user of that parity.
+//! `k` after it has done all its reads of operation `k-1`. Three ([`Op::gate`]): a rank writes staging
+//! of parity `k % 2` only after it has seen all peers post in operation `k-1`; with two, all have finished
+//! reading operation `k-2`, the last user of that parity. Four ([`Op::window`]): it writes the payload of a
+//! line, or the line's place on the board, only after it has seen all peers post in operation `k-7`;
+//! all have finished reading operation `k-8`, the last user of that line.
+//!
+//! In every operation some rank passes a gate or a window before the others can end it, so no rank is more
+//! than eight operations ahead of another, and no word is older than sixteen.
 
 mod op;
 
@@ -29,7 +34,9 @@ use crate::line::Line;
 use crate::liveness::Process;
 use crate::ring::Pair;
 use crate::segment::Segment;
-use crate::word::{Codec, STEP_MAX, Seen};
+use crate::segment::layout::LINES;
+use crate::sync::{Ordering, fence};
+use crate::word::{Codec, STEP_MAX, Seen, WINDOW};
 
 /// Spins before the first yield: about ten microseconds of pause instructions.
 const SPIN_TURNS: u32 = 300;
@@ -37,6 +44,10 @@ const SPIN_TURNS: u32 = 300;
 const SPIN_TURNS_OVERSUBSCRIBED: u32 = 3;
 /// Steps that one operation may take; the window of `word` is wider by far.
 pub(crate) const POSTS_MAX: u64 = 1 << 21;
+/// Operations whose steps are remembered: words of peers may be as old.
+const HISTORY: usize = 2 * LINES;
+
+const _: () = assert!(POSTS_MAX * (HISTORY + LINES) as u64 <= WINDOW);
 
 /// The steps and the signature of one operation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +55,18 @@ struct Span {
     base: u64,
     end: u64,
     signature: u16,
-    parity: usize,
+    /// Of the operation, from 1.
+    number: u64,
+}
+
+impl Span {
+    fn line(self) -> usize {
+        self.number as usize % LINES
+    }
+
+    fn parity(self) -> usize {
+        self.number as usize % 2
+    }
 }
 
 /// What the members of a communicator agreed on when it was made.
@@ -66,7 +88,8 @@ pub(crate) struct Core {
     pub(crate) charter: Charter,
     codec: Codec,
     current: Cell<Span>,
-    previous: Cell<Span>,
+    /// The last operations, by number.
+    history: [Cell<Span>; HISTORY],
     posted: Cell<u64>,
     /// The highest step seen of each member.
     seen: Vec<Cell<u64>>,
@@ -88,7 +111,7 @@ impl Core {
         let core = Self {
             codec: Codec::new(charter.key),
             current: Cell::default(),
-            previous: Cell::default(),
+            history: Default::default(),
             posted: Cell::new(0),
             seen: charter.members.iter().map(|_| Cell::new(0)).collect(),
             ticks: Cell::new(0),
@@ -148,8 +171,19 @@ impl Core {
         self.process(self.awaited.get())
     }
 
-    pub(crate) fn line(&self, rank: usize, parity: usize) -> &Line {
-        self.charter.segment.line(self.charter.slot, self.charter.members[rank], parity)
+    pub(crate) fn line(&self, rank: usize, index: usize) -> &Line {
+        self.charter.segment.line(self.charter.slot, self.charter.members[rank], index)
+    }
+
+    /// The operation `back` before the current one; `None` if there were not so many.
+    fn earlier(&self, back: usize) -> Option<Span> {
+        let number = self.current.get().number.checked_sub(back as u64).filter(|number| *number > 0)?;
+        Some(self.history[number as usize % HISTORY].get())
+    }
+
+    /// The lowest step that a word of a peer may still show.
+    fn floor(&self) -> u64 {
+        self.earlier(HISTORY - 1).map_or(0, |span| span.base)
     }
 
     /// Starts the next operation, which takes `posts` steps on every rank.
@@ -166,10 +200,10 @@ impl Core {
         if last.end + posts > STEP_MAX {
             return Err(Error::Exhausted("steps of this communicator"));
         }
-        let span = Span { base: last.end, end: last.end + posts, signature, parity: last.parity ^ 1 };
-        self.previous.set(last);
+        let span = Span { base: last.end, end: last.end + posts, signature, number: last.number + 1 };
+        self.history[span.number as usize % HISTORY].set(span);
         self.current.set(span);
-        Ok(Op { core: self, span, previous: last })
+        Ok(Op { core: self, span })
     }
 
     /// The fault that ended this communicator, if one did: in full for the first call that asks.
@@ -188,8 +222,11 @@ impl Core {
             return;
         }
         let word = self.codec.poison(fault.status());
-        self.line(self.rank(), 0).post(word);
-        self.line(self.rank(), 1).post(word);
+        for index in 0..LINES {
+            self.line(self.rank(), index).post(word);
+        }
+        // Whoever reads what the caller puts into its buffers from now on finds the poison afterwards.
+        fence(Ordering::SeqCst);
         self.charter.segment.end_era();
         *self.fault.borrow_mut() = Some(fault.clone());
     }
@@ -199,19 +236,24 @@ impl Core {
         self.reported.set(true);
     }
 
-    /// Whether `rank` has posted `target` of `span` (in its line of the span's parity).
+    /// Whether a word of `rank` has already shown `target`.
+    fn has_seen(&self, rank: usize, target: u64) -> bool {
+        self.seen[rank].get() >= target
+    }
+
+    /// Whether `rank` has posted `target` of `span` (in the span's line).
     #[inline]
     fn has_posted(&self, rank: usize, span: Span, target: u64) -> Result<bool> {
         let seen = &self.seen[rank];
         if seen.get() >= target {
             return Ok(true);
         }
-        let word = self.line(rank, span.parity).word();
+        let word = self.line(rank, span.line()).word();
         if Codec::step_of(word) < target {
             self.awaited.set(rank);
             return Ok(false);
         }
-        let floor = seen.get().max(self.current.get().base.saturating_sub(4 * POSTS_MAX));
+        let floor = seen.get().max(self.floor());
         match self.codec.decode(word, floor) {
             Seen::Step { step, signature } => {
                 if step <= span.end && signature != span.signature {
@@ -229,10 +271,10 @@ impl Core {
     /// Looks for reasons to give up a wait that has lasted for `waited`.
     #[cold]
     pub(crate) fn audit(&self, waited: Duration) -> Result<()> {
-        let floor = self.current.get().base.saturating_sub(4 * POSTS_MAX);
+        let floor = self.floor();
         for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
-            for parity in 0..2 {
-                let word = self.line(rank, parity).word();
+            for index in 0..LINES {
+                let word = self.line(rank, index).word();
                 if Codec::step_of(word) == 0 {
                     continue; // not yet used, or not yet joined
                 }
@@ -266,8 +308,9 @@ impl Core {
     /// Whether a peer ended the communicator: the last look before a result that was read straight
     /// from a peer's private memory counts as right.
     pub(crate) fn check_poison(&self) -> Result<()> {
+        fence(Ordering::Acquire);
         for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
-            let word = self.line(rank, self.current.get().parity).word();
+            let word = self.line(rank, self.current.get().line()).word();
             if let Seen::Poisoned(cause) = self.codec.decode(word, 0) {
                 return Err(Error::Poisoned { rank, cause });
             }
@@ -282,6 +325,17 @@ impl Core {
     }
 
     pub(crate) fn half_bytes(&self) -> usize {
-        self.charter.segment.layout().staging_bytes / 2
+        self.charter.segment.layout().half_bytes()
+    }
+
+    /// The place of a line on a member's board.
+    fn place(&self, rank: usize, line: usize) -> *mut u8 {
+        let Charter { segment, slot, members, .. } = &self.charter;
+        let board = segment.staging(*slot, members[rank]).wrapping_add(2 * self.half_bytes());
+        board.wrapping_add(line * self.place_bytes())
+    }
+
+    pub(crate) fn place_bytes(&self) -> usize {
+        self.charter.segment.layout().place_bytes()
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::line::Line;
 use crate::liveness::Process;
 use crate::segment::Segment;
-use crate::segment::layout::{MAX_RANKS, MEMBER_BYTES};
+use crate::segment::layout::{LINES, MAX_RANKS, MEMBER_BYTES};
 use crate::sys;
 use crate::word::Codec;
 
@@ -139,8 +139,9 @@ fn publish(segment: &Segment, slot: usize, rank: usize, session: &u64) {
 pub(crate) fn reset_lines(segment: &Segment, slot: usize, rank: usize, codec: Codec) {
     let start = codec.encode(0, 0);
     let post = |line: &Line| line.post(start);
-    post(segment.line(slot, rank, 0));
-    post(segment.line(slot, rank, 1));
+    for index in 0..LINES {
+        post(segment.line(slot, rank, index));
+    }
     for peer in 0..segment.layout().ranks {
         post(segment.ring_lines(slot, rank, peer).0);
         post(segment.ring_lines(slot, peer, rank).1);

@@ -148,7 +148,8 @@ impl Engine {
         let result = self.finished.remove(&request.0);
         self.abandon(core, &fault);
         self.finished.remove(&request.0);
-        result.unwrap_or(Err(fault))
+        // After a good end the fault is still news for the next call.
+        Self::report(core, result.unwrap_or(Err(fault)))
     }
 
     /// Runs one operation to its end while the others move on.
@@ -172,7 +173,11 @@ impl Engine {
                 let result = task.as_mut().poll(&mut context);
                 self.progress(core);
                 self.abandon(core, &fault);
-                return if let Poll::Ready(Ok(value)) = result { Ok(value) } else { Err(fault) };
+                if let Poll::Ready(Ok(value)) = result {
+                    return Ok(value); // the fault is news for the next call
+                }
+                core.fault_was_reported();
+                return Err(fault);
             }
         }
     }
@@ -180,7 +185,6 @@ impl Engine {
     /// Ends everything after a fault; later polls must not touch user buffers any more.
     fn abandon(&mut self, core: &Core, fault: &Error) {
         core.fail(fault);
-        core.fault_was_reported();
         for (_, tasks) in &mut self.lanes {
             for (number, _) in tasks.drain(..) {
                 self.finished.insert(number, Err(Error::Ended { cause: fault.status() }));

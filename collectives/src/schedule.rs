@@ -3,6 +3,8 @@
 //! Each rank's half of staging holds [`DEPTH`] slots, used in turn by the chunks of one operation:
 //! ```text
 //!   exchange    all ranks:  fill 0 · fill 1, drain 0 · fill 2, drain 1 · …       drain c needs fill c of all
+//!   short_out   root:       fill                 reader: drain                   many operations in flight
+//!   short_in    sources:    fill                 root:   drain                   likewise
 //!   fan_out     root:       fill 0 · fill 1 · …   reader: drain 0 · drain 1 …    fill c needs drain c-4 of all
 //!   fan_in      sources:    fill 0 · fill 1 · …   root:   drain 0 · drain 1 …    likewise
 //!   two_phase   all ranks:  fill c · reduce c-1 · drain c-2                      see there
@@ -25,6 +27,9 @@ pub trait Steps {
     fn reach(&self, rank: usize, step: u64) -> impl Future<Output = Result<()>>;
     /// Waits until this rank's half of staging may be overwritten: all peers are in the operation before.
     fn gate(&self) -> impl Future<Output = Result<()>>;
+    /// Waits until this rank's line and its place on the board may be overwritten: all peers are past the
+    /// operation that last used them.
+    fn window(&self) -> impl Future<Output = Result<()>>;
 
     /// The other ranks, the next one first, so that not all ranks start with the same one.
     fn peers(&self) -> impl Iterator<Item = usize> + use<Self> {
@@ -43,7 +48,7 @@ pub trait Steps {
     }
 }
 
-/// Slots of a half.
+/// Slots of a half: the fewest that `exchange` can do with; with three its model fails.
 pub const DEPTH: u64 = 4;
 
 /// Where chunk `c` lies in a half that is divided in slots of `slot` bytes.
@@ -73,6 +78,38 @@ pub async fn exchange(
             drain(c - 1);
         }
     }
+    Ok(())
+}
+
+/// The root writes its line or place, everybody else reads it. Takes one post. The root does not wait for the
+/// readers, but for those of the operation that used the line before.
+pub async fn short_out(
+    op: &impl Steps,
+    root: usize,
+    fill: impl FnOnce(),
+    drain: impl FnOnce(),
+) -> Result<()> {
+    if op.rank() == root {
+        op.window().await?;
+        fill();
+    } else {
+        op.reach(root, 1).await?;
+        drain();
+    }
+    op.post(1);
+    Ok(())
+}
+
+/// Everybody writes its line or place, the root reads those of all. Takes one post; likewise.
+pub async fn short_in(op: &impl Steps, root: usize, fill: impl FnOnce(), drain: impl FnOnce()) -> Result<()> {
+    if op.rank() == root {
+        op.reach_all(1).await?;
+        drain();
+    } else {
+        op.window().await?;
+        fill();
+    }
+    op.post(1);
     Ok(())
 }
 

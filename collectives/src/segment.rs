@@ -146,10 +146,10 @@ impl Segment {
         self.base.wrapping_add(offset)
     }
 
-    pub(crate) fn line(&self, slot: usize, rank: usize, parity: usize) -> &Line {
+    pub(crate) fn line(&self, slot: usize, rank: usize, index: usize) -> &Line {
         // SAFETY: the layout keeps the offset inside the mapping and a multiple of 64; a Line is made
         // of atomics, valid for all bits, so other processes may write it at any time.
-        unsafe { &*self.at(self.layout.line(slot, rank, parity)).cast() }
+        unsafe { &*self.at(self.layout.line(slot, rank, index)).cast() }
     }
 
     pub(crate) fn ring_lines(&self, slot: usize, source: usize, target: usize) -> (&Line, &Line) {

@@ -18,22 +18,29 @@ use migshare_collectives::error::Result;
 use migshare_collectives::flow::Flow;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
-    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, two_phase, two_phase_posts,
+    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, short_in, short_out, two_phase, two_phase_posts,
 };
 use migshare_collectives::word::{Codec, Seen};
 
 const RANKS: usize = 2;
+/// Voluntary switches are not counted; with more the long schedules take hours.
+const PREEMPTIONS: usize = 1;
+/// One more than there are slots: the first is used again.
+const CHUNKS: u64 = DEPTH + 1;
+/// Lines of a rank; the library has more, the rule is the same.
+const LINES: u64 = 3;
 const CODEC: Codec = Codec::new(99);
 
-/// What ranks share: two lines each and, per parity, slots of staging (inputs and results).
+/// What ranks share: lines, a place for each line and, per parity, slots of staging (inputs and results).
 struct Shared {
-    lines: [[Line; 2]; RANKS],
+    lines: [[Line; LINES as usize]; RANKS],
+    board: [[UnsafeCell<u64>; LINES as usize]; RANKS],
     staging: [[[[UnsafeCell<u64>; 2]; DEPTH as usize]; 2]; RANKS],
 }
 
 impl Shared {
     fn new() -> Arc<Self> {
-        Arc::new(Self { lines: Default::default(), staging: Default::default() })
+        Arc::new(Self { lines: Default::default(), board: Default::default(), staging: Default::default() })
     }
 }
 
@@ -43,7 +50,8 @@ struct ModelOp<'a> {
     rank: usize,
     number: u64,
     base: u64,
-    previous_base: u64,
+    /// Of every operation.
+    posts: u64,
     /// The highest step seen of each rank, as `core` keeps it.
     seen: &'a [Cell<u64>; RANKS],
 }
@@ -53,12 +61,20 @@ impl ModelOp<'_> {
         (self.number % 2) as usize
     }
 
-    fn wait(&self, rank: usize, parity: usize, target: u64) -> impl Future<Output = Result<()>> {
+    fn line(&self) -> usize {
+        (self.number % LINES) as usize
+    }
+
+    fn place(&self, rank: usize) -> &UnsafeCell<u64> {
+        &self.shared.board[rank][self.line()]
+    }
+
+    fn wait(&self, rank: usize, line: usize, target: u64) -> impl Future<Output = Result<()>> {
         poll_fn(move |_| {
             if self.seen[rank].get() >= target {
                 return Poll::Ready(Ok(()));
             }
-            let word = self.shared.lines[rank][parity].word();
+            let word = self.shared.lines[rank][line].word();
             if Codec::step_of(word) < target {
                 return Poll::Pending;
             }
@@ -68,6 +84,13 @@ impl ModelOp<'_> {
             self.seen[rank].set(step);
             Poll::Ready(Ok(()))
         })
+    }
+
+    async fn wait_for_earlier(&self, back: u64) -> Result<()> {
+        if let Some(number) = self.number.checked_sub(back) {
+            self.wait(1 - self.rank, (number % LINES) as usize, number * self.posts + 1).await?;
+        }
+        Ok(())
     }
 
     fn cell(&self, rank: usize, c: u64, result: usize) -> &UnsafeCell<u64> {
@@ -99,18 +122,19 @@ impl Steps for ModelOp<'_> {
     }
 
     fn post(&self, step: u64) {
-        self.shared.lines[self.rank][self.parity()].post(CODEC.encode(self.base + step, 0));
+        self.shared.lines[self.rank][self.line()].post(CODEC.encode(self.base + step, 0));
     }
 
     fn reach(&self, rank: usize, step: u64) -> impl Future<Output = Result<()>> {
-        self.wait(rank, self.parity(), self.base + step)
+        self.wait(rank, self.line(), self.base + step)
     }
 
     async fn gate(&self) -> Result<()> {
-        if self.number > 0 {
-            self.wait(1 - self.rank, 1 - self.parity(), self.previous_base + 1).await?;
-        }
-        Ok(())
+        self.wait_for_earlier(1).await
+    }
+
+    async fn window(&self) -> Result<()> {
+        self.wait_for_earlier(LINES - 1).await
     }
 }
 
@@ -128,19 +152,18 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Runs `operations` operations of `posts` steps on two ranks.
 fn model(operations: u64, posts: u64, body: fn(&ModelOp<'_>)) {
     let mut builder = loom::model::Builder::new();
-    // Every wait may see many older words, so the longer schedules have too many executions to see all.
-    // The search varies the end of an execution first, which is where slots are used again.
-    builder.preemption_bound = Some(1);
-    builder.max_duration = Some(std::time::Duration::from_secs(20));
+    builder.preemption_bound = Some(PREEMPTIONS);
     builder.max_branches = 20_000;
+    // All but the long two-phase schedule end by themselves, within a second; that one is searched for so long,
+    // from the end of an execution, where slots are used again.
+    builder.max_duration = Some(std::time::Duration::from_secs(30));
     builder.check(move || {
         let shared = Shared::new();
         let rank = move |shared: &Shared, rank| {
             let seen = Default::default();
             for number in 0..operations {
                 let base = number * posts;
-                let previous_base = base.saturating_sub(posts);
-                body(&ModelOp { shared, rank, number, base, previous_base, seen: &seen });
+                body(&ModelOp { shared, rank, number, base, posts, seen: &seen });
             }
         };
         let other = Arc::clone(&shared);
@@ -152,54 +175,92 @@ fn model(operations: u64, posts: u64, body: fn(&ModelOp<'_>)) {
 
 #[test]
 fn payload_of_a_line_is_the_one_of_the_step_that_was_reached() {
-    model(4, 1, |op| {
+    model(LINES + 2, 1, |op| {
         block_on(async {
-            op.gate().await.unwrap();
-            op.shared.lines[op.rank][op.parity()].put(&op.value(op.rank, 0).to_ne_bytes());
+            op.window().await.unwrap();
+            op.shared.lines[op.rank][op.line()].put(&op.value(op.rank, 0).to_ne_bytes());
             op.post(1);
             op.reach_all(1).await.unwrap();
             let mut payload = [0; 8];
-            op.shared.lines[1 - op.rank][op.parity()].get(&mut payload);
+            op.shared.lines[1 - op.rank][op.line()].get(&mut payload);
             assert_eq!(u64::from_ne_bytes(payload), op.value(1 - op.rank, 0));
         });
     });
 }
 
+fn run_exchange<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    let fill = |c| op.write(c, 0, op.value(op.rank, c));
+    let drain = |c| assert_eq!(op.read(1 - op.rank, c, 0), op.value(1 - op.rank, c));
+    block_on(exchange(op, CHUNKS, fill, drain)).unwrap();
+}
+
 #[test]
-fn exchange_never_reads_what_is_being_written() {
-    model(2, DEPTH + 1, |op| {
-        let fill = |c| op.write(c, 0, op.value(op.rank, c));
-        let drain = |c| assert_eq!(op.read(1 - op.rank, c, 0), op.value(1 - op.rank, c));
-        block_on(exchange(op, DEPTH + 1, fill, drain)).unwrap();
-    });
+fn a_long_exchange_never_reads_what_is_being_written() {
+    model(1, CHUNKS, run_exchange::<CHUNKS>);
 }
 
 #[test]
 fn short_exchanges_in_a_row_never_read_what_is_being_written() {
-    model(4, 1, |op| {
-        let fill = |c| op.write(c, 0, op.value(op.rank, c));
-        let drain = |c| assert_eq!(op.read(1 - op.rank, c, 0), op.value(1 - op.rank, c));
-        block_on(exchange(op, 1, fill, drain)).unwrap();
+    model(4, 1, run_exchange::<1>);
+}
+
+fn run_fan_out<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    let root = op.number as usize % 2;
+    let fill = |c| op.write(c, 0, op.value(root, c));
+    let drain = |c| assert_eq!(op.read(root, c, 0), op.value(root, c));
+    block_on(fan_out(op, root, CHUNKS, fill, drain)).unwrap();
+}
+
+#[test]
+fn a_long_fan_out_never_reads_what_is_being_written() {
+    model(1, CHUNKS + 1, run_fan_out::<CHUNKS>);
+}
+
+#[test]
+fn fan_outs_with_changing_roots_never_read_what_is_being_written() {
+    model(5, 2, run_fan_out::<1>);
+}
+
+fn run_fan_in<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    let root = op.number as usize % 2;
+    let fill = |c| op.write(c, 0, op.value(op.rank, c));
+    let drain = |c| assert_eq!(op.read(1 - root, c, 0), op.value(1 - root, c));
+    block_on(fan_in(op, root, CHUNKS, fill, drain)).unwrap();
+}
+
+#[test]
+fn a_long_fan_in_never_reads_what_is_being_written() {
+    model(1, CHUNKS + 1, run_fan_in::<CHUNKS>);
+}
+
+#[test]
+fn fan_ins_with_changing_roots_never_read_what_is_being_written() {
+    model(5, 2, run_fan_in::<1>);
+}
+
+#[test]
+fn short_outs_with_changing_roots_never_read_what_is_being_written() {
+    model(LINES + 3, 1, |op| {
+        let root = usize::from(op.number > LINES);
+        // SAFETY: loom checks that no other access is concurrent.
+        let fill = || op.place(root).with_mut(|cell| unsafe { *cell = op.value(root, 0) });
+        // SAFETY: as above.
+        let drain = || op.place(root).with(|cell| unsafe { assert_eq!(*cell, op.value(root, 0)) });
+        block_on(short_out(op, root, fill, drain)).unwrap();
     });
 }
 
 #[test]
-fn fan_out_with_changing_roots_never_reads_what_is_being_written() {
-    model(2, DEPTH + 2, |op| {
-        let root = op.number as usize % 2;
-        let fill = |c| op.write(c, 0, op.value(root, c));
-        let drain = |c| assert_eq!(op.read(root, c, 0), op.value(root, c));
-        block_on(fan_out(op, root, DEPTH + 1, fill, drain)).unwrap();
-    });
-}
-
-#[test]
-fn fan_in_with_changing_roots_never_reads_what_is_being_written() {
-    model(2, DEPTH + 2, |op| {
-        let root = op.number as usize % 2;
-        let fill = |c| op.write(c, 0, op.value(op.rank, c));
-        let drain = |c| assert_eq!(op.read(1 - root, c, 0), op.value(1 - root, c));
-        block_on(fan_in(op, root, DEPTH + 1, fill, drain)).unwrap();
+fn short_ins_with_changing_roots_never_read_what_is_being_written() {
+    model(LINES + 3, 1, |op| {
+        let root = usize::from(op.number > LINES);
+        // SAFETY: loom checks that no other access is concurrent.
+        let fill = || op.place(op.rank).with_mut(|cell| unsafe { *cell = op.value(op.rank, 0) });
+        let drain = || {
+            // SAFETY: as above.
+            op.place(1 - root).with(|cell| unsafe { assert_eq!(*cell, op.value(1 - root, 0)) });
+        };
+        block_on(short_in(op, root, fill, drain)).unwrap();
     });
 }
 
@@ -222,21 +283,29 @@ impl TwoPhase for Sums<'_> {
     }
 }
 
-#[test]
-fn two_phase_never_reads_what_is_being_written() {
-    const CHUNKS: u64 = DEPTH + 1;
-    model(2, two_phase_posts(0, CHUNKS), |op| {
-        block_on(async {
-            op.gate().await.unwrap();
-            two_phase(op, 0, false, CHUNKS, Sums(op)).await.unwrap();
-        });
+fn run_two_phase<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    block_on(async {
+        op.gate().await.unwrap();
+        two_phase(op, 0, false, CHUNKS, Sums(op)).await.unwrap();
     });
+}
+
+#[test]
+fn a_long_two_phase_never_reads_what_is_being_written() {
+    model(1, two_phase_posts(0, CHUNKS), run_two_phase::<CHUNKS>);
+}
+
+#[test]
+fn short_two_phases_in_a_row_never_read_what_is_being_written() {
+    model(3, two_phase_posts(0, 1), run_two_phase::<1>);
 }
 
 #[test]
 fn a_poisoned_line_is_seen_as_such_by_a_waiting_reader() {
     use migshare_collectives::error::Status;
-    loom::model(|| {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
         let line = Arc::new(Line::default());
         line.post(CODEC.encode(0, 0));
         let owner = Arc::clone(&line);
@@ -289,6 +358,46 @@ fn a_ring_never_gives_out_a_cell_twice() {
             let cell = &cells[(flow.own() % CAPACITY) as usize];
             // SAFETY: as above.
             cell.with(|cell| unsafe { assert_eq!(*cell, flow.own() + 7) });
+            flow.advance(taken, CODEC, 1);
+        }
+        thread.join().unwrap();
+    });
+}
+
+/// A send by one copy: the source is its owner's again as soon as the reader's count says so.
+#[test]
+fn a_source_is_not_read_after_its_ring_cell_was_taken() {
+    const CAPACITY: u64 = 2;
+    const MESSAGES: u64 = 4;
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let shared: Arc<([Line; 2], UnsafeCell<u64>)> = Arc::default();
+        let writer = Arc::clone(&shared);
+        let thread = loom::thread::spawn(move || {
+            let ([given, taken], source) = &*writer;
+            let mut flow = Flow::default();
+            for message in 0..MESSAGES {
+                // SAFETY: loom checks that no other access is concurrent.
+                source.with_mut(|source| unsafe { *source = message });
+                while flow.free(taken, CODEC, CAPACITY).unwrap() == 0 {
+                    loom::thread::yield_now();
+                }
+                flow.advance(given, CODEC, 1);
+                let position = flow.own();
+                while !flow.has_taken(taken, CODEC, position).unwrap() {
+                    loom::thread::yield_now();
+                }
+            }
+        });
+        let ([given, taken], source) = &*shared;
+        let mut flow = Flow::default();
+        for message in 0..MESSAGES {
+            while flow.available(given, CODEC, CAPACITY).unwrap() == 0 {
+                loom::thread::yield_now();
+            }
+            // SAFETY: as above.
+            source.with(|source| unsafe { assert_eq!(*source, message) });
             flow.advance(taken, CODEC, 1);
         }
         thread.join().unwrap();

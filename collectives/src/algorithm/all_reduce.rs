@@ -1,16 +1,14 @@
 //! All-reduce by size.
 
-use std::mem::MaybeUninit;
-
 use crate::algorithm::combine::{STREAMING_MIN, combine, combine_into};
 use crate::algorithm::move_data::copy_own;
+use crate::algorithm::short::with_payloads;
 use crate::algorithm::{Call, FLAT_MAX, In, Out};
 use crate::core::{Core, Op};
 use crate::error::{Error, Result};
 use crate::kernels::{copy, copy_streaming};
 use crate::line::INLINE_BYTES;
 use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, two_phase_posts};
-use crate::segment::layout::MAX_RANKS;
 
 /// Bytes of one rank's slice of a chunk. Large enough to hide the flags, small enough that all slots of
 /// both ranks stay in a second-level cache of 2 MiB.
@@ -40,21 +38,16 @@ pub(crate) async fn all_reduce(core: &Core, call: Call, send: In, recv: Out) -> 
 /// The elements travel in the control lines: one line per rank and direction, no staging.
 async fn inline(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
     let op = call.begin(core, 1)?;
-    op.gate().await?;
+    op.window().await?;
     let bytes = call.bytes();
     // SAFETY: the source is readable for `bytes`.
     op.line(op.rank()).put(unsafe { std::slice::from_raw_parts(send.0, bytes) });
     op.post(1);
     op.reach_all(1).await?;
-    // Only the ranks that exist are written: the whole array would cost more than the exchange.
-    let mut payload = [const { MaybeUninit::<[u64; INLINE_BYTES / 8]>::uninit() }; MAX_RANKS];
-    for (rank, place) in payload.iter_mut().enumerate().take(op.size()) {
-        let words = place.write([0; INLINE_BYTES / 8]);
-        // SAFETY: 56 initialised bytes, of which `bytes` are used.
-        op.line(rank).get(unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), bytes) });
-    }
-    // SAFETY: sources are local copies, the target is writable for `bytes`.
-    unsafe { combine_into(call, op.size(), bytes, |rank| payload[rank].as_ptr().cast(), recv.0, false) };
+    with_payloads(&op, bytes, |source| {
+        // SAFETY: sources are local copies, the target is writable for `bytes`.
+        unsafe { combine_into(call, op.size(), bytes, source, recv.0, false) };
+    });
     Ok(())
 }
 

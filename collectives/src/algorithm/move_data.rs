@@ -2,7 +2,7 @@
 
 use crate::algorithm::combine::STREAMING_MIN;
 use crate::algorithm::reduce::{chunk_range, cut};
-use crate::algorithm::{Call, In, Kind, Out, PULL_MIN};
+use crate::algorithm::{Call, In, Kind, Out, PULL_MIN, short};
 use crate::core::{Core, Op};
 use crate::error::{Error, Result};
 use crate::kernels::{copy, copy_streaming};
@@ -23,6 +23,9 @@ pub(crate) unsafe fn copy_own(to: *mut u8, from: *const u8, len: usize) {
 /// Copies what `root` has in `buffer` to everybody's `buffer`.
 pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()> {
     let (bytes, root) = (call.bytes(), call.root);
+    if short::fits(core, bytes) {
+        return short::broadcast(core, call, buffer).await;
+    }
     if bytes >= PULL_MIN && core.charter.single_copy.get() {
         return pull(core, call, In(buffer.0), |_, _| Some((0, buffer.0))).await;
     }
@@ -48,6 +51,9 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
     if me == root {
         // SAFETY: the root's target holds a block per rank.
         unsafe { copy_own(recv.at(me * bytes), send.0, bytes) };
+    }
+    if short::fits(core, bytes) {
+        return short::gather(core, call, send, recv).await;
     }
     if bytes >= PULL_MIN && core.charter.single_copy.get() {
         return pull(core, call, send, |_, rank| Some((0, recv.at(rank * bytes)))).await;
@@ -76,6 +82,9 @@ pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Res
     if me == root {
         // SAFETY: the root's source holds a block per rank.
         unsafe { copy_own(recv.0, send.at(me * bytes), bytes) };
+    }
+    if short::fits(core, bytes * ranks) {
+        return short::scatter(core, call, send, recv).await;
     }
     if bytes >= PULL_MIN && core.charter.single_copy.get() {
         return pull(core, call, send, |me, _| Some((me * bytes, recv.0))).await;

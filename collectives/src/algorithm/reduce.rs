@@ -1,7 +1,7 @@
 //! Reduce and reduce-scatter.
 
 use crate::algorithm::combine::{STREAMING_MIN, combine_into};
-use crate::algorithm::{Call, In, Out};
+use crate::algorithm::{Call, In, Out, short};
 use crate::core::Core;
 use crate::error::Result;
 use crate::kernels::copy;
@@ -26,6 +26,9 @@ pub(crate) fn chunk_range(c: u64, chunk: usize, bytes: usize) -> (usize, usize) 
 /// Combines all ranks' elements at the root; `recv` counts there only.
 pub(crate) async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
+    if short::fits(core, bytes) {
+        return short::reduce(core, call, send, recv).await;
+    }
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks + 1)?;
     let fill = |c| {

@@ -8,12 +8,12 @@ use super::{Core, Span};
 use crate::error::{Error, Result};
 use crate::line::Line;
 use crate::schedule::Steps;
+use crate::segment::layout::LINES;
 
 /// Steps are counted from 1 within the operation.
 pub(crate) struct Op<'a> {
     pub(super) core: &'a Core,
     pub(super) span: Span,
-    pub(super) previous: Span,
 }
 
 impl<'a> Op<'a> {
@@ -51,13 +51,19 @@ impl<'a> Op<'a> {
     /// The line of `rank` for this operation.
     #[inline]
     pub(crate) fn line(&self, rank: usize) -> &'a Line {
-        self.core.line(rank, self.span.parity)
+        self.core.line(rank, self.span.line())
     }
 
     /// The staging of `rank` for this operation; [`Core::half_bytes`] long.
     #[inline]
     pub(crate) fn staging(&self, rank: usize) -> *mut u8 {
-        self.core.half(rank, self.span.parity)
+        self.core.half(rank, self.span.parity())
+    }
+
+    /// The place of `rank` on its board for this operation; [`Core::place_bytes`] long.
+    #[inline]
+    pub(crate) fn place(&self, rank: usize) -> *mut u8 {
+        self.core.place(rank, self.span.line())
     }
 }
 
@@ -85,12 +91,23 @@ impl<'a> Steps for Op<'a> {
 
     #[inline]
     async fn gate(&self) -> Result<()> {
-        if self.previous.end == 0 {
-            return Ok(());
-        }
+        let Some(span) = self.core.earlier(1) else { return Ok(()) };
         for rank in self.peers() {
-            let target = self.previous.base + 1;
-            Reach { core: self.core, rank, span: self.previous, target }.await?;
+            Reach { core: self.core, rank, span, target: span.base + 1 }.await?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    async fn window(&self) -> Result<()> {
+        let Some(span) = self.core.earlier(LINES - 1) else { return Ok(()) };
+        for rank in self.peers() {
+            // A look at a newer line first: if the peer is there, the next windows are open, too.
+            let newer = self.core.earlier(LINES / 2).filter(|_| !self.core.has_seen(rank, span.base + 1));
+            if let Some(newer) = newer {
+                self.core.has_posted(rank, newer, newer.base + 1)?;
+            }
+            Reach { core: self.core, rank, span, target: span.base + 1 }.await?;
         }
         Ok(())
     }

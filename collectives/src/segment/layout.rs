@@ -5,7 +5,7 @@
 //!  0            ┌──────────────────────────────────────────────────────────────┐
 //!               │ member records   N x 1 KiB    writer: the rank               │  join only
 //!  control      ├──────────────────────────────────────────────────────────────┤
-//!               │ slot 0 │ rank 0 │ line (even ops) 128 B │ line (odd) 128 B   │  writer: the rank
+//!               │ slot 0 │ rank 0 │ 8 lines of 128 B, op k uses line k % 8     │  writer: the rank
 //!               │        │ rank 1 │ …                                          │
 //!               │ slot 1 … slot 7                                              │
 //!  ring control ├──────────────────────────────────────────────────────────────┤
@@ -13,7 +13,8 @@
 //!               │      │                 │ tail 128 B (target writes)          │
 //!  slot data    ├──────────────────────────────────────────────────────────────┤
 //!               │ slot │ ring bytes, source x target   writer: the source      │
-//!               │      │ staging, one half per op parity, per rank; writer: it │
+//!               │      │ per rank: staging, one half per op parity, and a      │
+//!               │      │ board, one place per line; writer: the rank           │
 //!  heap         ├──────────────────────────────────────────────────────────────┤
 //!               │ arena of rank 0 │ arena of rank 1 │ …  user buffers          │
 //!  bytes        └──────────────────────────────────────────────────────────────┘
@@ -33,6 +34,8 @@ pub const DEFAULT_BYTES: u64 = 256 << 20;
 
 pub(crate) const MEMBER_BYTES: usize = 1024;
 pub(crate) const LINE_STRIDE: usize = 128;
+/// Lines of a rank, used in turn by the operations: so many small ones may be under way at once.
+pub(crate) const LINES: usize = 8;
 const PAGE: usize = 4096;
 const RING_MAX: usize = 256 << 10;
 const RING_MIN: usize = 4 << 10;
@@ -51,7 +54,7 @@ pub struct Layout {
     pub(crate) slot_data: usize,
     /// Bytes of one ring; a power of two.
     pub ring_bytes: usize,
-    /// Bytes of both halves of a rank's staging in one slot.
+    /// Bytes of a rank's staging in one slot: two halves of 7/16 each, and the board.
     pub staging_bytes: usize,
     slot_bytes: usize,
     pub(crate) heap: usize,
@@ -70,7 +73,7 @@ impl Layout {
         }
         let bytes = usize::try_from(bytes).map_err(|_| Error::Invalid("segment size"))?;
         let control = page_up(ranks * MEMBER_BYTES);
-        let ring_control = page_up(control + SLOTS * ranks * 2 * LINE_STRIDE);
+        let ring_control = page_up(control + SLOTS * ranks * LINES * LINE_STRIDE);
         let slot_data = page_up(ring_control + SLOTS * ranks * ranks * 2 * LINE_STRIDE);
         let budget = (bytes.saturating_sub(slot_data) / 2 / SLOTS) & !(PAGE - 1);
         let ring_share = budget / 4 / (ranks * ranks);
@@ -102,8 +105,18 @@ impl Layout {
         rank * MEMBER_BYTES
     }
 
-    pub(crate) fn line(&self, slot: usize, rank: usize, parity: usize) -> usize {
-        self.control + ((slot * self.ranks + rank) * 2 + parity) * LINE_STRIDE
+    pub(crate) fn line(&self, slot: usize, rank: usize, index: usize) -> usize {
+        self.control + ((slot * self.ranks + rank) * LINES + index) * LINE_STRIDE
+    }
+
+    /// Bytes of the half of a rank's staging that operations of one parity use.
+    pub(crate) fn half_bytes(&self) -> usize {
+        self.staging_bytes / 16 * 7
+    }
+
+    /// Bytes of the place on a rank's board that belongs to one line.
+    pub(crate) fn place_bytes(&self) -> usize {
+        self.staging_bytes / 8 / LINES
     }
 
     /// Offsets of the head and the tail line of a ring.
@@ -153,7 +166,7 @@ mod tests {
             let mut regions = vec![];
             for slot in 0..SLOTS {
                 for rank in 0..ranks {
-                    regions.push((layout.line(slot, rank, 0), 2 * LINE_STRIDE));
+                    regions.push((layout.line(slot, rank, 0), LINES * LINE_STRIDE));
                     regions.push((layout.staging(slot, rank), layout.staging_bytes));
                     for target in 0..ranks {
                         regions.push((layout.ring_lines(slot, rank, target).0, 2 * LINE_STRIDE));

@@ -78,13 +78,13 @@ fn live(limit: Duration) -> ! {
     let mut comm = Comm::from_env().unwrap_or_else(|error| end(&error));
     let begin = Instant::now();
     for n in 0.. {
-        if let Err(error) = round(&mut comm, n) {
+        let mut done = [u8::from(begin.elapsed() > limit)];
+        if let Err(error) = round(&mut comm, n).and_then(|()| comm.broadcast(&mut done, 0)) {
             // The communicator is over, for every call.
             require(comm.barrier().is_err_and(|later| later.status() == Status::Poisoned));
             end(&error);
         }
-        let mut done = [u8::from(begin.elapsed() > limit)];
-        if comm.broadcast(&mut done, 0).is_ok() && done[0] != 0 {
+        if done[0] != 0 {
             break;
         }
     }
@@ -169,7 +169,7 @@ struct Control {
 impl Control {
     fn map(running: &Running) -> Self {
         // Everything from the member records up to the bytes of the first slot.
-        let (bytes, lines) = (running.segment.layout().bytes, 8 * RANKS * 2 * 128 + 8 * RANKS * RANKS * 256);
+        let (bytes, lines) = (running.segment.layout().bytes, 8 * RANKS * 8 * 128 + 8 * RANKS * RANKS * 256);
         let fd = running.segment.descriptor().unwrap().as_raw_fd();
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh shared mapping of the whole segment.
@@ -213,13 +213,12 @@ fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
     let mut running = launch(Duration::from_secs(40));
     let control = Control::map(&running);
     std::thread::sleep(Duration::from_millis(400));
-    // Both lines of rank 1 in the first slot, again and again, because the rank overwrites them.
+    // All lines of rank 1 in the first slot, again and again, because the rank overwrites them.
     let deadline = Instant::now() + Duration::from_secs(30);
-    let line = |parity: u64| (4096 + (2 + parity) * 128) / 8;
+    let line = |index: u64| (4096 + (8 + index) * 128) / 8;
     while running.children[0].try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline);
-        control.write(line(0), 0x7fff_1234_5678_9abc);
-        control.write(line(1), 0x7fff_1234_5678_9abc);
+        (0..8).for_each(|index| control.write(line(index), 0x7fff_1234_5678_9abc));
         std::thread::yield_now();
     }
     expect(&mut running, RANKS, &faults(&[Status::Corrupt]));
