@@ -11,7 +11,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -23,6 +23,8 @@ pub const SOCKET_VARIABLE: &str = "MIGSHARE_SEGMENT_SOCKET";
 const REQUEST: &[u8] = b"{\"segment\":{\"v\":1}}\n";
 const LINE_LIMIT: usize = 4096;
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the agent answers.
 #[derive(Debug, Deserialize)]
@@ -40,11 +42,31 @@ pub(crate) struct Granted {
     pub(crate) step: u64,
 }
 
-/// Fetches the descriptor of the segment from the socket at `path`.
+/// Fetches the descriptor of the segment from the socket at `path`. An agent that is being restarted is waited for.
 ///
 /// # Errors
 /// A refusal with the agent's reason; a system error when the agent is away or silent for ten seconds.
 pub(crate) fn fetch(path: &Path) -> Result<(OwnedFd, Granted)> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match ask(path) {
+            Err(e) if passes(&e, path) && Instant::now() < deadline => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+/// Whether this is what a restart of the agent looks like: its socket is missing for a moment, nobody listens, or it is
+/// gone before it has answered.
+fn passes(error: &Error, path: &Path) -> bool {
+    match error {
+        Error::System { errno: libc::ECONNREFUSED | libc::EPIPE | libc::ECONNRESET, .. } => true,
+        Error::System { errno: libc::ENOENT, .. } => path.parent().is_some_and(Path::is_dir),
+        _ => false,
+    }
+}
+
+fn ask(path: &Path) -> Result<(OwnedFd, Granted)> {
     let mut stream = UnixStream::connect(path).map_err(io("connect to the agent's segment socket"))?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(io("set a timeout"))?;
     stream.set_write_timeout(Some(TIMEOUT)).map_err(io("set a timeout"))?;
@@ -54,6 +76,9 @@ pub(crate) fn fetch(path: &Path) -> Result<(OwnedFd, Granted)> {
     while !line.ends_with(b"\n") && line.len() < LINE_LIMIT {
         let mut part = [0; 512];
         let (got, fd) = receive(&stream, &mut part)?;
+        if got == 0 && line.is_empty() {
+            return Err(Error::System { what: "read the agent's answer", errno: libc::ECONNRESET });
+        }
         if got == 0 {
             break;
         }

@@ -107,7 +107,6 @@ fn nonsense_from_the_agent_is_an_error() {
     let cases = [
         ("{}\n".to_owned(), None),
         ("\u{0}\u{1}".to_owned(), None),
-        (String::new(), None),
         ("x".repeat(10_000), None),
         ("{\"segment\":{\"bytes\":5,\"job\":7,\"step\":0}}\n".to_owned(), None),
         (wrong_size, Some(copy_of(&made))),
@@ -118,4 +117,23 @@ fn nonsense_from_the_agent_is_an_error() {
     }
     let nobody = std::path::Path::new("/nonexistent/segment.sock");
     assert!(matches!(Segment::from_agent(nobody, 2), Err(Error::System { .. })));
+}
+
+#[test]
+fn a_rank_that_asks_while_the_agent_is_restarted_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("segment.sock");
+    let asking = std::thread::spawn({
+        let path = path.clone();
+        move || Segment::from_agent(&path, 2).map(|_| ())
+    });
+    // One that was killed leaves its socket behind, and nobody listens there.
+    drop(UnixListener::bind(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    // Nor does one that is killed now have time to answer.
+    drop(listener.accept().unwrap());
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(b"{\"refused\":{\"reason\":\"back again\"}}\n").unwrap();
+    assert!(matches!(asking.join().unwrap(), Err(Error::Refused(reason)) if reason == "back again"));
 }
