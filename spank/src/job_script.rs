@@ -160,6 +160,5 @@ fn reason(error: &AgentError) -> String {
 /// name the fault.
 fn shape(slurm: &dyn Slurm) -> Shape {
     let text = slurm.job_option();
-    let spec = option::parse_inherited(text.as_deref()).unwrap_or_default();
-    Shape { spread: spec.spread, need: None }
+    option::parse_inherited(text.as_deref()).unwrap_or_default().shape()
 }

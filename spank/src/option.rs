@@ -3,17 +3,18 @@
 //! The grammar is closed: what is not listed is refused, with a message that names the option and lists what is
 //! allowed. Bounds are generous, the agent knows how many leaves there are.
 
-use migshare_proto::message::Spread;
+use migshare_proto::message::{Need, Shape, Spread};
 use migshare_proto::size;
 
 /// The option's name without the dashes.
 pub const NAME: &str = "mig-share";
 /// One word for `--help`.
-pub const ARGINFO: &str = "[N][,pack|,spread][,segment=SIZE|,segment=off]";
+pub const ARGINFO: &str = "[N][,pack|,spread][,size=Kg|,mem=SIZE][,segment=SIZE|,segment=off]";
 /// The line for `--help`.
 pub const USAGE: &str = "[migshare] use several MIG instances (leaves) per node: N asks for gres mig:N, \
-                         pack puts them on one GPU, spread on many, segment=SIZE lets \
-                         the ranks of a step share so much host memory";
+                         pack puts them on one GPU, spread on many, size=2g or mem=30G \
+                         gives each rank a larger instance made of several, segment=SIZE \
+                         lets the ranks of a step share so much host memory";
 /// Most leaves that a job may ask for per node: 16 GPUs of 14 slices, and far below what a marker or message holds.
 pub const MOST: u32 = 224;
 /// The variable by which a job's steps inherit the option, as `spank_process_env_options` in Slurm reads it.
@@ -26,8 +27,17 @@ pub struct Spec {
     pub count: Option<u32>,
     /// How the leaves should lie.
     pub spread: Spread,
+    /// The least that each instance must have, where a leaf is not enough.
+    pub need: Option<Need>,
     /// Memory that the ranks of a step share.
     pub segment: Segment,
+}
+
+impl Spec {
+    /// What of it the agent must know to choose leaves.
+    pub fn shape(&self) -> Shape {
+        Shape { spread: self.spread, need: self.need }
+    }
 }
 
 /// Memory that the ranks of a step share on a node.
@@ -46,7 +56,8 @@ pub enum Segment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "--mig-share={text}: {fault}; allowed is a comma list of a number of leaves per node (1 to {MOST}), one of \
-     pack, spread, and segment=SIZE or segment=off, for example --mig-share=4,pack,segment=512M"
+     pack, spread, one of size=Kg (compute slices) and mem=SIZE (memory) for each rank's instance, and segment=SIZE or \
+     segment=off, for example --mig-share=4,pack,size=2g,segment=512M"
 )]
 pub struct BadSpec {
     text: String,
@@ -56,40 +67,99 @@ pub struct BadSpec {
 /// Reads what a user typed. `None` is the bare option.
 pub fn parse(text: Option<&str>) -> Result<Spec, BadSpec> {
     let Some(text) = text else { return Ok(Spec::default()) };
-    let bad = |fault: String| BadSpec { text: text.escape_default().to_string(), fault };
-    let no_size = |text: &str| bad(format!("\"{}\" is no size like 512M or 2G", text.escape_default()));
     let mut spec = Spec::default();
     for word in text.split(',') {
-        match word {
-            "" => return Err(bad("an empty word".to_owned())),
-            "pack" | "spread" if spec.spread != Spread::Default => {
-                return Err(bad("pack and spread exclude each other and are given once".to_owned()));
-            }
-            "pack" => spec.spread = Spread::Pack,
-            "spread" => spec.spread = Spread::Spread,
-            "segment" => return Err(bad("segment without a size".to_owned())),
-            word if word.starts_with("segment=") && spec.segment != Segment::Default => {
-                return Err(bad("segment is given once".to_owned()));
-            }
-            "segment=off" => spec.segment = Segment::Off,
-            number if number.bytes().all(|b| b.is_ascii_digit()) => {
-                let Some(count) = number.parse().ok().filter(|n| (1..=MOST).contains(n)) else {
-                    return Err(bad(format!("{number} leaves are out of range")));
-                };
-                if spec.count.replace(count).is_some() {
-                    return Err(bad("more than one number".to_owned()));
-                }
-            }
-            other => match other.strip_prefix("segment=") {
-                Some(text) => spec.segment = Segment::Bytes(size::parse(text).ok_or_else(|| no_size(text))?),
-                None => return Err(bad(format!("\"{}\" is not known", other.escape_default()))),
-            },
-        }
+        take(&mut spec, word).map_err(|fault| BadSpec { text: text.escape_default().to_string(), fault })?;
     }
     Ok(spec)
+}
+
+/// Takes one word; what is wrong with it otherwise.
+fn take(spec: &mut Spec, word: &str) -> Result<(), String> {
+    match word.split_once('=') {
+        None => take_plain(spec, word),
+        Some(("segment", _)) if spec.segment != Segment::Default => Err("segment is given once".to_owned()),
+        Some(("segment", "off")) => {
+            spec.segment = Segment::Off;
+            Ok(())
+        }
+        Some(("segment", text)) => {
+            spec.segment = Segment::Bytes(memory(text)?);
+            Ok(())
+        }
+        Some(("size" | "mem", _)) if spec.need.is_some() => {
+            Err("size and mem exclude each other and are given once".to_owned())
+        }
+        Some(("size", text)) => {
+            spec.need = Some(Need::Slices(slices(text)?));
+            Ok(())
+        }
+        Some(("mem", text)) => {
+            spec.need = Some(Need::MemoryMib(memory(text)?.div_ceil(1 << 20)));
+            Ok(())
+        }
+        Some(_) => Err(unknown(word)),
+    }
+}
+
+fn take_plain(spec: &mut Spec, word: &str) -> Result<(), String> {
+    match word {
+        "" => Err("an empty word".to_owned()),
+        "pack" | "spread" if spec.spread != Spread::Default => {
+            Err("pack and spread exclude each other and are given once".to_owned())
+        }
+        "pack" => {
+            spec.spread = Spread::Pack;
+            Ok(())
+        }
+        "spread" => {
+            spec.spread = Spread::Spread;
+            Ok(())
+        }
+        "segment" | "mem" => Err(format!("{word} without a size")),
+        "size" => Err("size without a number of slices".to_owned()),
+        number if number.bytes().all(|b| b.is_ascii_digit()) => {
+            let count = number.parse().ok().filter(|n| (1..=MOST).contains(n));
+            let count = count.ok_or_else(|| format!("{number} leaves are out of range"))?;
+            let before = spec.count.replace(count);
+            before.map_or(Ok(()), |_| Err("more than one number".to_owned()))
+        }
+        other => Err(unknown(other)),
+    }
+}
+
+fn unknown(word: &str) -> String {
+    format!("\"{}\" is not known", word.escape_default())
+}
+
+/// Bytes.
+fn memory(text: &str) -> Result<u64, String> {
+    size::parse(text).ok_or_else(|| format!("\"{}\" is no size like 512M or 2G", text.escape_default()))
+}
+
+/// Compute slices: `2g`. No GPU has more than eight.
+fn slices(text: &str) -> Result<u8, String> {
+    let digit = text.strip_suffix('g').filter(|d| matches!(d.as_bytes(), [b'1'..=b'8']));
+    let fault = || format!("\"{}\" is no number of slices like 2g", text.escape_default());
+    digit.and_then(|d| d.parse().ok()).ok_or_else(fault)
 }
 
 /// Reads what came through Slurm's environment: there the bare option arrives as `(null)` or as nothing.
 pub fn parse_inherited(text: Option<&str>) -> Result<Spec, BadSpec> {
     parse(text.filter(|t| !matches!(*t, "" | "(null)")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_in_any_order_and_all_reach_the_shape() {
+        let spec = parse(Some("segment=64M,size=2g,6,pack")).unwrap();
+        assert_eq!(spec.count, Some(6));
+        assert_eq!(spec.shape(), Shape { spread: Spread::Pack, need: Some(Need::Slices(2)) });
+        assert_eq!(spec.segment, Segment::Bytes(64 << 20));
+        assert_eq!(parse(Some("mem=30G")).unwrap().need, Some(Need::MemoryMib(30 * 1024)));
+        assert_eq!(parse(Some("mem=1K")).unwrap().need, Some(Need::MemoryMib(1)), "rounded up");
+    }
 }

@@ -15,6 +15,7 @@ mod contention;
 mod health_check;
 mod inherited_options;
 mod killed_jobs;
+mod large_instances;
 mod launch;
 mod leaves_per_task;
 mod random_kills;

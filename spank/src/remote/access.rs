@@ -10,7 +10,7 @@ use crate::marker::{Known, Marker, Markers};
 use crate::option::Spec;
 use crate::slurm::{Level, Slurm, SlurmError, Step};
 use crate::task_env::Task;
-use migshare_proto::message::{GrantStep, OpenLease, ReleaseGrant, Shape};
+use migshare_proto::message::{GrantStep, Need, OpenLease, ReleaseGrant};
 use migshare_proto::{JobKey, Leaf, StepId};
 use std::path::PathBuf;
 
@@ -38,6 +38,12 @@ pub(super) enum AccessError {
     /// slurmctld did not say how many leaves the step has.
     #[error("slurmctld does not say how many leaves this step has: {0}")]
     Slurm(#[from] SlurmError),
+    /// The job holds smaller instances than its step asks for. The grant ends with this process.
+    #[error(
+        "the job holds {0}, which is less than the step's --mig-share asks for: instances are chosen when the job starts, so \
+         give size= or mem= to the command that makes the job, with --gres=mig:N for so many leaves (prices: `migshare status`)"
+    )]
+    Small(String),
 }
 
 impl Access {
@@ -84,7 +90,7 @@ impl Asking<'_> {
     pub(super) fn access(&self) -> Result<Access, AccessError> {
         let Some(known) = self.known()? else { return Ok(Access::default()) };
         let job = JobKey { job: self.job, start: known.start, uid: known.uid };
-        let shape = Shape { spread: self.spec.unwrap_or_default().spread, need: None };
+        let shape = self.spec.unwrap_or_default().shape();
         let lease = OpenLease { job, leaves: known.leaves, shape };
         let agent = Agent::new(self.config);
         if self.step.is_special() {
@@ -92,6 +98,7 @@ impl Asking<'_> {
                 return Ok(Access::default());
             }
             let reply = agent.job_leaves(lease)?;
+            self.suffice(&reply.leaves)?;
             let segment = self.segment(&agent, job, reply.leaves.len() as u32)?;
             return Ok(Access { segment, ..Access::whole(reply.leaves, reply.caps_major) });
         }
@@ -105,6 +112,7 @@ impl Asking<'_> {
         let holder = std::process::id();
         let grant = GrantStep { job, step: self.step, leaves, tasks: self.tasks, shape, holder };
         let reply = agent.grant(lease, grant)?;
+        self.suffice(&reply.leaves)?;
         let segment = self.segment(&agent, job, leaves)?;
         Ok(Access {
             leaves: reply.leaves,
@@ -114,6 +122,16 @@ impl Asking<'_> {
             grant: Some(ReleaseGrant { job, step: self.step }),
             segment,
         })
+    }
+
+    /// Whether each instance has what the option asks for.
+    fn suffice(&self, leaves: &[Leaf]) -> Result<(), AccessError> {
+        let small = |leaf: &&Leaf| match self.spec.and_then(|spec| spec.need) {
+            None => false,
+            Some(Need::Slices(slices)) => leaf.slices < slices,
+            Some(Need::MemoryMib(memory)) => leaf.memory_mib < memory,
+        };
+        leaves.iter().find(small).map_or(Ok(()), |leaf| Err(AccessError::Small(leaf.to_string())))
     }
 
     /// What the job holds on this node; `None` where it holds nothing.

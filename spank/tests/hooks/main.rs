@@ -235,6 +235,18 @@ fn a_step_opens_the_lease_that_no_prolog_opened() {
 }
 
 #[test]
+fn a_step_that_wants_larger_instances_than_its_job_holds_is_refused() {
+    for (option, fits) in [("size=1g", true), ("mem=1M", true), ("size=2g", false), ("mem=900G", false)] {
+        let node = Node::new();
+        let _agent = node.agent([lease(2), granted(2, &[&[0, 1]])]);
+        node.prolog(&script(Some(job(Some("mig(CNT:2)"), "gres:mig:2", false))));
+        let slurm = step(0, 1, Some("gres:mig:2"));
+        let said = node.step(Some(option), &slurm).task_init_privileged(&slurm);
+        assert_eq!(said.is_ok(), fits, "{option}");
+    }
+}
+
+#[test]
 fn a_step_learns_what_an_unreachable_slurmctld_kept_from_the_prolog() {
     let node = Node::new();
     let agent = node.agent([granted(2, &[&[0, 1]])]);
