@@ -1,13 +1,13 @@
 # The commands of the desk and of CI. README.md says what a machine must have before.
 SHELL  := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-# One process per test where nextest is installed; the standard runner serves as well.
-RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,cargo test --no-fail-fast)
+# One process per test where nextest is installed; the standard runner serves as well, and has no time-outs of its own.
+RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,timeout 20m cargo test --no-fail-fast)
 DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-harness
 
-.PHONY: demo test check build needs bench-agent
+.PHONY: demo test check build needs needs-of-demo bench-agent
 
-demo: needs          ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
+demo: needs-of-demo  ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
 	cargo build $(DEMO) --lib --bins --example migshare-demo
 	$(TARGET)/debug/examples/migshare-demo
 
@@ -25,4 +25,7 @@ build: needs         ## everything, tests included
 	cargo build --workspace --all-targets
 
 needs:               ## what has to be installed, if it is not there yet
-	@contrib/scripts/install-needs.sh $(TARGET)
+	@contrib/scripts/install-needs.sh all $(TARGET)
+
+needs-of-demo:
+	@contrib/scripts/install-needs.sh demo $(TARGET)

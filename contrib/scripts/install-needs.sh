@@ -3,16 +3,19 @@
 # bindgen, and NVIDIA's Python binding of NVML in a virtual environment. Run as root; does nothing when
 # everything is there. It starts no service: demo and tests bring their own daemons up on loopback.
 #
-# usage: install-needs.sh [TARGET_DIR]        the virtual environment becomes TARGET_DIR/venv
+# usage: install-needs.sh demo|all [TARGET_DIR]     the virtual environment becomes TARGET_DIR/venv
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-target=${1:-${CARGO_TARGET_DIR:-$here/../../target}}
+what=${1:-all}
+target=${2:-${CARGO_TARGET_DIR:-$here/../../target}}
 
 packages=(
   gcc libc6-dev                 # rustc links with them
   slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
   libslurm-dev clang libclang-dev   # the plugin is built against Slurm's headers by bindgen
   python3-venv                  # NVIDIA's nvidia-ml-py and nvitop are the witnesses of the simulated NVML
+)
+for_tests=(
   binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, rate the unit
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
@@ -70,6 +73,11 @@ make_venv() {
   cp "$wanted" "$venv/installed.txt"
 }
 
+case $what in
+  demo) ;;
+  all) packages+=("${for_tests[@]}") ;;
+  *) fail "demo or all, not $what" ;;
+esac
 command -v cargo >/dev/null || fail "no cargo in PATH: install a Rust toolchain first (README.md says which)"
 mapfile -t missing < <(missing_packages)
 [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
