@@ -15,6 +15,11 @@ impl Times {
         self.0.len()
     }
 
+    /// The times in the order in which they were added, so many at once.
+    pub(crate) fn blocks(&self, size: usize) -> impl Iterator<Item = Times> {
+        self.0.chunks(size).map(|block| Times(block.to_vec()))
+    }
+
     /// The time that this share of all does not exceed, in microseconds; 1.0 is the longest.
     pub(crate) fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
