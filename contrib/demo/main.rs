@@ -25,8 +25,7 @@ fn main() -> ExitCode {
         eprintln!("the demo needs root: it starts a Slurm cluster and loads device filters");
         return ExitCode::FAILURE;
     }
-    interrupt::watch();
-    match play() {
+    match interrupt::watch().and_then(|()| play()) {
         Ok(checked) => {
             println!("\ndemo passed; checked: {}", checked.join("; "));
             ExitCode::SUCCESS

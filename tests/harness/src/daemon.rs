@@ -11,9 +11,6 @@ use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// A running daemon. Killed when dropped.
 #[derive(Debug)]
@@ -62,21 +59,12 @@ impl Daemon {
     }
 
     /// Asks it to stop and waits until it did.
-    ///
-    /// slurmd 22.05 looks at what its signal handler noted and then sleeps in accept(2): a signal that comes in
-    /// between is forgotten until the next connection, so it is asked again.
     pub fn stop(mut self) -> Result {
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
         let name = self.name.clone();
-        let mut ask_at = Instant::now();
         wait::until(&format!("stopped: {name}"), || match self.child.try_wait() {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => {
-                if Instant::now() >= ask_at {
-                    ask_at = Instant::now() + ASK_AGAIN;
-                    let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-                }
-                Err("it runs".to_owned())
-            }
+            Ok(None) => Err("it runs".to_owned()),
             Err(e) => Err(e.to_string()),
         })
     }

@@ -1,23 +1,21 @@
 //! Ctrl-C: what waits is told to give up, so that everything is stopped in order instead of being left behind.
 //!
-//! Tests have no need of it: their runner ends them, and daemons go with them.
+//! Tests have no need of it: their runner ends them, and daemons go with them. Signals are handled, not blocked:
+//! a blocked signal would stay blocked in every daemon that is started.
 
-use nix::sys::signal::{SigSet, Signal};
+use crate::Result;
+use crate::artifacts::file;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Makes the signals that ask a program to end mean "give up waiting". To be called before any other thread runs,
-/// as threads inherit which signals are blocked; started programs do not.
-pub fn watch() {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    if signals.thread_block().is_ok() {
-        std::thread::spawn(move || {
-            while signals.wait().is_ok() {
-                ASKED.store(true, Ordering::Relaxed);
-            }
-        });
-    }
+/// Makes the signals that ask a program to end mean "give up waiting".
+pub fn watch() -> Result {
+    let register = |signal| signal_hook::flag::register(signal, ASKED.clone());
+    let registered = [SIGINT, SIGTERM, SIGHUP].into_iter().try_for_each(|signal| register(signal).map(drop));
+    registered.map_err(|cause| file("signal handlers", cause))
 }
 
 /// Whether somebody asked the program to end.
