@@ -1,6 +1,6 @@
 //! A job is launched: each task has a leaf of its own, proven by NVML and by the device files.
 
-use migshare_harness::{Site, ensure, sight, story};
+use migshare_harness::{Cluster, Result, Sight, Site, ensure, sight, story};
 
 #[test]
 fn three_tasks_get_a_leaf_each() {
@@ -38,8 +38,7 @@ fn the_gres_alone_gives_leaves_too() {
 #[test]
 fn every_node_gives_its_own_leaves() {
     story(Site::TWO_NODES, |cluster| {
-        let line = "srun -N2 -n6 --ntasks-per-node=3 --gres=mig:3 --mig-share leaf-witness";
-        let seen = cluster.user().run(line)?.ok()?.sights()?;
+        let seen = apart(cluster, "-N2 -n6 --ntasks-per-node=3 --gres=mig:3 --mig-share")?;
         sight::each_has_own(&seen, 6, 1)?;
         let on_first = seen.iter().filter(|s| s.node == "n1").count();
         ensure(on_first == 3, || format!("{on_first} tasks on n1"))
@@ -95,8 +94,14 @@ fn root_is_held_to_its_leaves_as_well() {
 #[test]
 fn an_extern_step_and_tracking_by_cgroup_change_nothing() {
     story(Site { contain: true, ..Site::TWO_NODES }, |cluster| {
-        let line = "srun -N2 -n4 --ntasks-per-node=2 --gres=mig:2 --mig-share leaf-witness";
-        let seen = cluster.user().run(line)?.ok()?.sights()?;
-        sight::each_has_own(&seen, 4, 1)
+        let options = "-N2 -n4 --ntasks-per-node=2 --gres=mig:2 --mig-share";
+        sight::each_has_own(&apart(cluster, options)?, 4, 1)
     });
+}
+
+/// What the tasks of several nodes saw. srun mixes their output in pieces of a kibibyte, so each writes a file of its own.
+fn apart(cluster: &Cluster, options: &str) -> Result<Vec<Sight>> {
+    let files = cluster.user().work_file("seen").display().to_string();
+    cluster.user().run(&format!("srun {options} -o {files}.%t leaf-witness"))?.ok()?;
+    cluster.user().run(&format!("cat {files}.*"))?.ok()?.sights()
 }
