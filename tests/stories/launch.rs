@@ -103,5 +103,5 @@ fn an_extern_step_and_tracking_by_cgroup_change_nothing() {
 fn apart(cluster: &Cluster, options: &str) -> Result<Vec<Sight>> {
     let files = cluster.user().work_file("seen").display().to_string();
     cluster.user().run(&format!("srun {options} -o {files}.%t leaf-witness"))?.ok()?;
-    cluster.user().run(&format!("cat {files}.*"))?.ok()?.sights()
+    cluster.user().run_script("env", &format!("cat {files}.*"))?.ok()?.sights()
 }
