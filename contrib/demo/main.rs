@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod scenes;
+mod training;
 
 use migshare_harness::{Cluster, Result, Site, interrupt};
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ const SCENES: &[(&str, Scene)] = &[
     ("nine leaves across two GPUs", scenes::nine_leaves),
     ("a batch job with two concurrent steps, and `migshare status` meanwhile", scenes::two_steps),
     ("a request that is refused, with its reason", scenes::refusal),
+    ("data-parallel training over leaves of two GPUs", training::data_parallel),
+    ("a rank that is killed in the middle of it", training::killed_rank),
 ];
 
 fn main() -> ExitCode {

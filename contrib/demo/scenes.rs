@@ -58,7 +58,7 @@ fn show_run(cluster: &Cluster, line: &str) -> Result<Vec<Sight>> {
     Ok(seen)
 }
 
-fn show(seen: &[Sight]) {
+pub(crate) fn show(seen: &[Sight]) {
     for task in seen {
         let (step, number) = (task.step.unwrap_or_default(), task.task.unwrap_or_default());
         for leaf in &task.leaves {

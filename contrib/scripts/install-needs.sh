@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, demo and tests of migshare need on Debian 12: Slurm, munge, clang's library for
-# bindgen, and NVIDIA's Python binding of NVML in a virtual environment. Run as root; does nothing when
+# bindgen, and in a virtual environment NVIDIA's Python binding of NVML, scikit-learn (for its data set of digits) and
+# matplotlib. Run as root; does nothing when
 # everything is there. It starts no service: demo and tests bring their own daemons up on loopback.
 #
 # usage: install-needs.sh demo|all [TARGET_DIR]     the virtual environment becomes TARGET_DIR/venv
@@ -13,13 +14,14 @@ packages=(
   gcc libc6-dev                 # rustc links with them
   slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
   libslurm-dev clang libclang-dev   # the plugin is built against Slurm's headers by bindgen
+  python3-numpy                 # the training in the demo, as any user; tests of the collectives' Python package
   python3-venv                  # NVIDIA's nvidia-ml-py and nvitop are the witnesses of the simulated NVML
 )
 for_tests=(
   binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, rate the unit
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
-  python3-numpy python3-torch   # tests of the collectives' Python package
+  python3-torch                 # tests of the collectives' Python package
 )
 
 say() { printf 'needs: %s\n' "$*"; }

@@ -29,17 +29,31 @@ impl Artifacts {
         Err(Trouble::Program(format!("{} is not built: run `make build` first", path.display())))
     }
 
-    /// NVIDIA's `pynvml.py` in the virtual environment that `contrib/scripts/install-needs.sh` makes.
-    pub fn pynvml(&self) -> Result<PathBuf> {
-        let lib = self.0.with_file_name("venv").join("lib");
+    /// A file of the Python packages that `contrib/scripts/install-needs.sh` installs, `pynvml.py` for example.
+    pub fn python_file(&self, name: &str) -> Result<PathBuf> {
+        let lib = self.venv().join("lib");
         let entries = std::fs::read_dir(&lib).map_err(|cause| file(&lib.display().to_string(), cause))?;
         entries
             .flatten()
-            .map(|python| python.path().join("site-packages/pynvml.py"))
-            .find(|module| module.exists())
-            .ok_or_else(|| {
-                Trouble::Program(format!("no pynvml.py below {}: run `make needs`", lib.display()))
-            })
+            .map(|python| python.path().join("site-packages").join(name))
+            .find(|found| found.exists())
+            .ok_or_else(|| Trouble::Program(format!("no {name} below {}: run `make needs`", lib.display())))
+    }
+
+    /// The Python that has these packages.
+    pub fn python(&self) -> PathBuf {
+        self.venv().join("bin/python")
+    }
+
+    fn venv(&self) -> PathBuf {
+        self.0.with_file_name("venv")
+    }
+
+    /// The folder for what the demo leaves to look at.
+    pub fn demo(&self) -> Result<PathBuf> {
+        let dir = self.0.with_file_name("demo");
+        make_dir(&dir, 0o755)?;
+        Ok(dir)
     }
 
     /// Where the logs of a failed story are kept.

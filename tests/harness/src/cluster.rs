@@ -257,7 +257,7 @@ fn furnish(dir: &Path) -> Result<Kit> {
     stage(&built.get("libnvidia_ml.so")?, &library, 0o755)?;
     stage(&built.get("libspank_migshare.so")?, &dir.join("lib/spank_migshare.so"), 0o755)?;
     stage(&built.get("migshare")?, &dir.join("bin/migshare"), 0o755)?;
-    stage(&built.pynvml()?, &dir.join("lib/python/pynvml.py"), 0o644)?;
+    stage(&built.python_file("pynvml.py")?, &dir.join("lib/python/pynvml.py"), 0o644)?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     for script in
         ["../../contrib/demo/leaf-witness", "programs/hold", "programs/alone", "programs/segment-rank"]
