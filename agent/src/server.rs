@@ -53,7 +53,11 @@ pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>
     let door = Arc::new(Door::default());
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &door, &inbox, &segments),
+            Ok((stream, _)) => {
+                admit(stream, &door, &inbox, &segments);
+                // Turn about: a flood of clients must not keep those inside waiting.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -30,7 +30,11 @@ pub async fn serve(listener: UnixListener, segments: Arc<Segments>) {
     let turnstile = Arc::new(Turnstile::default());
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &turnstile, &segments),
+            Ok((stream, _)) => {
+                admit(stream, &turnstile, &segments);
+                // Turn about: a flood of strangers, each of whom costs a look into /proc, must not keep those inside waiting.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a rank");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -1,12 +1,12 @@
 //! Clients that mean harm, or that know no better.
 
-use crate::rig::{LONG, Rig, skip};
+use crate::rig::{Ends, LONG, Rig, skip, tied};
 use migshare_proto::message::{ErrorCode, Hello, Reply, Request};
 use migshare_proto::{Client, PROTOCOL, codec};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn connect(rig: &Rig) -> UnixStream {
     let stream = UnixStream::connect(rig.path("agent.sock")).unwrap();
@@ -115,16 +115,14 @@ fn a_flood_of_idle_clients_of_a_user_keeps_nobody_out() {
         rig.path("agent.sock").display().to_string()
     );
     let mut user = Command::new("python3");
-    let user = user.arg("-c").arg(flood).uid(65534).gid(65534);
-    let mut user =
-        user.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    user.arg("-c").arg(flood);
+    let mut user = tied(&user);
+    let mut user = Ends::start(user.uid(65534).gid(65534).stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut up = [0; 3];
     user.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
     for job in 1..=7 {
         rig.open(job, 1).unwrap();
     }
-    drop(user.stdin.take());
-    user.wait().unwrap();
 }
 
 #[test]

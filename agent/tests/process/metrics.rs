@@ -1,9 +1,11 @@
 //! What others see of the node: figures, health pages, job files.
 
-use crate::rig::{Rig, has, skip};
-use std::io::{Read, Write};
+use crate::rig::{Ends, LONG, Rig, has, skip, tied};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A node whose agent listens; its address.
 fn rig(gpus: u32) -> (Rig, String) {
@@ -17,18 +19,33 @@ fn rig(gpus: u32) -> (Rig, String) {
     (rig.with(&extra), address)
 }
 
+/// Everything that comes back. No wait is longer than [`LONG`].
+fn try_get(address: &str, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), LONG)?;
+    stream.set_read_timeout(Some(LONG))?;
+    stream.set_write_timeout(Some(LONG))?;
+    let mut text = Vec::new();
+    // A reader that breaks the rules is hung up on, in the middle of its request if need be.
+    let done = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut text));
+    match done {
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(e),
+        _ => Ok(String::from_utf8_lossy(&text).into_owned()),
+    }
+}
+
 /// Status line and body.
 fn get(address: &str, request: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let mut text = String::new();
-    // A reader that breaks the rules is hung up on, in the middle of its request if need be.
-    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut text).map(drop));
+    let text = try_get(address, request).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
 }
 
+fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+}
+
 fn page(address: &str, path: &str) -> (String, String) {
-    get(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    get(address, &request(path))
 }
 
 #[test]
@@ -104,36 +121,49 @@ fn a_real_prometheus_scrapes_the_agent() {
     let (mut rig, address) = rig(1);
     rig.start();
     rig.open(4711, 2).unwrap();
-    let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let config = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: migshare\n    static_configs: [{{targets: [\"{address}\"]}}]\n"
-    );
-    std::fs::write(rig.path("prometheus.yml"), config).unwrap();
-    let log = std::fs::File::create(rig.path("prometheus.log")).unwrap();
-    let prometheus = Command::new("prometheus")
-        .arg(format!("--config.file={}", rig.path("prometheus.yml").display()))
-        .arg(format!("--storage.tsdb.path={}", rig.path("tsdb").display()))
-        .arg(format!("--web.listen-address={own}"))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let _prometheus = Ends(prometheus);
+    let mut prometheus = Prometheus::start(&rig, &address);
     let query = "/api/v1/query?query=sum(migshare_leaves%7Bstate%3D%22leased%22%7D)";
-    let answered = |_: &migshare_proto::status::Status| {
-        TcpStream::connect(&own).is_ok() && page(&own, query).1.contains("\"2\"]")
-    };
-    rig.until("the figure in prometheus", answered);
-    assert!(page(&own, "/api/v1/targets").1.contains("\"health\":\"up\""));
+    prometheus.until(query, "\"2\"]");
+    prometheus.until("/api/v1/targets", "\"health\":\"up\"");
 }
 
-/// A process that ends with its test.
-struct Ends(std::process::Child);
+/// A Prometheus that scrapes one agent every second.
+struct Prometheus {
+    process: Ends,
+    address: String,
+    log: PathBuf,
+}
 
-impl Drop for Ends {
-    fn drop(&mut self) {
-        // It may have ended by itself; it must be gone and reaped.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Prometheus {
+    fn start(rig: &Rig, target: &str) -> Prometheus {
+        let config = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: migshare\n    static_configs: [{{targets: [\"{target}\"]}}]\n"
+        );
+        std::fs::write(rig.path("prometheus.yml"), config).unwrap();
+        let log = rig.path("prometheus.log");
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", rig.path("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", rig.path("tsdb").display()))
+            .arg(format!("--web.listen-address={address}"));
+        let file = std::fs::File::create(&log).unwrap();
+        let process = Ends::start(tied(&command).stdout(Stdio::null()).stderr(file));
+        Prometheus { process, address, log }
+    }
+
+    /// Waits until a page says what is wanted; at the deadline, or when Prometheus has ended, tells what both said.
+    fn until(&mut self, path: &str, wanted: &str) {
+        let deadline = Instant::now() + LONG;
+        let mut said = String::new();
+        while !said.contains(wanted) {
+            let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
+            if let Some(end) = self.process.try_wait().unwrap() {
+                panic!("prometheus ended ({end}):\n{}", log());
+            }
+            assert!(Instant::now() < deadline, "no {wanted} in {path}: \"{said}\"\n{}", log());
+            std::thread::sleep(Duration::from_millis(100));
+            said = try_get(&self.address, &request(path)).unwrap_or_else(|e| e.to_string());
+        }
     }
 }

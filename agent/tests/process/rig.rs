@@ -65,12 +65,13 @@ impl Rig {
         std::fs::write(self.path("agent.toml"), text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_migshared"));
         command.arg("--config").arg(self.path("agent.toml"));
-        command
+        tied(&command)
     }
 
     /// Starts a command as the agent. Does not wait for it.
-    pub(crate) fn launch(&mut self, mut command: Command) {
+    pub(crate) fn launch(&mut self, command: Command) {
         assert!(self.agent.is_none(), "an agent runs already");
+        let mut command = tied(&command);
         let log = std::fs::File::options().append(true).create(true).open(self.path("log")).unwrap();
         command.env("NVML_SIM_CONFIG", self.path("sim.toml")).stdin(Stdio::null());
         self.agent = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
@@ -283,24 +284,71 @@ fn library() -> PathBuf {
     found.first().unwrap_or_else(|| panic!("no libnvidia_ml.so beside {}", test.display())).clone()
 }
 
-/// A process that can hold grants, and that ends when told or dropped.
-pub(crate) struct Holder(Child);
-
-impl Holder {
-    pub(crate) fn new() -> Holder {
-        Holder(Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn().unwrap())
+/// The command as one that the kernel kills when its parent is gone (PR_SET_PDEATHSIG): a test that is killed, or a tracer
+/// between the two, leaves nothing running. The process keeps its pid. Where there is no setpriv the command stays as it is.
+pub(crate) fn tied(command: &Command) -> Command {
+    let program = command.get_program();
+    let mut tied = if program == "setpriv" || !has("setpriv") {
+        Command::new(program)
+    } else {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        setpriv
+    };
+    tied.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => tied.env(name, value),
+            None => tied.env_remove(name),
+        };
     }
+    tied
+}
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
+/// A process that ends when dropped, or with the test.
+pub(crate) struct Ends(Child);
+
+impl Ends {
+    /// Starts it.
+    pub(crate) fn start(command: &mut Command) -> Ends {
+        Ends(command.spawn().unwrap())
     }
 }
 
-impl Drop for Holder {
+impl std::ops::Deref for Ends {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Ends {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Ends {
     fn drop(&mut self) {
         // It may have ended; what counts is that it is gone and reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A process that can hold grants, and that ends when dropped.
+pub(crate) struct Holder(Ends);
+
+impl Holder {
+    pub(crate) fn new() -> Holder {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("3600");
+        Holder(Ends::start(tied(&sleep).stdin(Stdio::null())))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
     }
 }
 

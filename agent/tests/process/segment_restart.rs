@@ -1,8 +1,8 @@
 //! A segment outlives the agent: the next one finds the memory with a service manager or with the ranks.
 
-use crate::rig::{LONG, Rig, skip};
+use crate::rig::{Ends, LONG, Rig, skip, tied};
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const MANAGER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/programs/manager.py");
@@ -80,15 +80,13 @@ fn a_file_of_the_same_name_is_not_taken_for_it() {
     let forge = "import os,sys\nfd=os.memfd_create('migshare-segment-7.0',os.MFD_ALLOW_SEALING)\nos.ftruncate(fd,256<<20)\n\
                  import fcntl\nfcntl.fcntl(fd,1033,7)\nos.write(fd,b'fake')\nprint('up',flush=True)\nsys.stdin.read()";
     let mut forger = Command::new("python3");
-    let forger = forger.args(["-c", forge]).stdin(std::process::Stdio::piped());
-    let mut forger = forger.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    forger.args(["-c", forge]);
+    let mut forger = Ends::start(tied(&forger).stdin(Stdio::piped()).stdout(Stdio::piped()));
     std::io::Read::read_exact(forger.stdout.as_mut().unwrap(), &mut [0; 2]).unwrap();
     step.rank(0, "forget");
     rig.start();
     step.rank(0, "fetch");
     assert_eq!(step.rank(0, "get 4"), "\0\0\0\0", "nobody had the real one any more");
-    drop(forger.stdin.take());
-    forger.wait().unwrap();
 }
 
 #[test]

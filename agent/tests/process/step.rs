@@ -1,17 +1,17 @@
 //! A step with ranks that are processes of their own: a slurmstepd by role, and what its ranks say.
 
-use crate::rig::{Rig, key};
+use crate::rig::{Ends, Rig, key, tied};
 use migshare_proto::message::{OpenSegment, Reply, Request, SegmentReply};
 use migshare_proto::{ClientError, JobKey, StepId};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/programs/stepd.py");
 
 /// A step. Its processes end with it.
 pub(crate) struct Step {
-    stepd: Child,
+    stepd: Ends,
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
 }
@@ -21,7 +21,7 @@ impl Step {
     pub(crate) fn start(rig: &Rig, ranks: u32) -> Step {
         let mut command = Command::new("python3");
         command.arg(PROGRAM).arg(rig.path("segment.sock")).arg(ranks.to_string());
-        let mut stepd = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stepd = Ends::start(tied(&command).stdin(Stdio::piped()).stdout(Stdio::piped()));
         let (to, from) = (stepd.stdin.take(), BufReader::new(stepd.stdout.take().unwrap()));
         let mut step = Step { stepd, to, from };
         assert_eq!(step.line(), "started");
@@ -58,16 +58,15 @@ impl Step {
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "the slurmstepd or its rank ended: \"{line}\"");
         line.trim_end().to_owned()
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
-        // It may have ended; what counts is that it is gone and reaped. Ranks end with their standard input.
+        // Ranks end with their standard input.
         drop(self.to.take());
-        let _ = self.stepd.kill();
-        let _ = self.stepd.wait();
     }
 }
 

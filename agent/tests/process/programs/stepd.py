@@ -16,8 +16,9 @@ held = {"fd": None, "map": None}
 
 def ask():
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(60)
+        # Connected without a time-out: with one the socket does not block, and a full backlog is an error at once (EAGAIN).
         client.connect(sys.argv[1])
+        client.settimeout(60)
         client.sendall(b'{"segment":{"v":1}}\n')
         line, fds, _, _ = socket.recv_fds(client, 4096, 4)
         while line and not line.endswith(b"\n"):
@@ -101,4 +102,8 @@ for line in sys.stdin:
     to, answers = ranks[int(number)]
     to.write(command)
     to.flush()
-    print(answers.readline(), end="", flush=True)
+    # An empty line is the end of the rank, and the end of this: the test must not wait for ever.
+    answer = answers.readline()
+    if not answer:
+        sys.exit(f"rank {number} has ended")
+    print(answer, end="", flush=True)
