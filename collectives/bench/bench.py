@@ -94,6 +94,11 @@ def start(name, binary, ranks, folder, oversubscribed):
         # CH4 yields by itself when MPIR_CVAR_POLLS_BEFORE_YIELD polls found nothing; 1 is its most yielding mode.
         env = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"} if oversubscribed else {}
         return Peer(name, [(["mpirun.mpich", "-n", str(ranks), *worker], {}, ())], ranks, folder, env)
+    if name == "intelmpi":
+        prefix = f"{binary}/intel"
+        env = {"I_MPI_ROOT": prefix, "I_MPI_FABRICS": "shm", "I_MPI_PIN": "0", "LD_LIBRARY_PATH": f"{prefix}/lib"}
+        env |= {"PATH": f"{prefix}/bin:{os.environ['PATH']}", "I_MPI_THREAD_YIELD": "2" if oversubscribed else "0"}
+        return Peer(name, [([f"{prefix}/bin/mpirun", "-n", str(ranks), *worker], {}, ())], ranks, folder, env)
     fds = ()
     env = {"MIGSHARE_SIZE": str(ranks)}
     if name == "migshare":
@@ -164,7 +169,7 @@ def show(operation, ranks, size, figures, note=""):
 class Bench:
     def __init__(self, binary, out):
         self.binary, self.out = binary, out
-        self.names = ["migshare"] + [n for n in ("openmpi", "mpich", "gloo") if os.path.exists(f"{binary}/{n}")]
+        self.names = ["migshare"] + [n for n in ("openmpi", "mpich", "intelmpi", "gloo") if os.path.exists(f"{binary}/{n}")]
         self.table = {}  # (operation, ranks) -> {size: figures}
         self.result = {}
 
@@ -231,7 +236,7 @@ class Bench:
             allreduce_geomean=round(geomean(two.values()), 3),
             bound_fraction_large=min(fractions.values()) if fractions else None,
             others_geomean=round(geomean(others), 3) if others else None,
-            peers=versions(self.names),
+            peers=versions(self.names, self.binary),
         )
         for ranks in (4, 8):
             more = self.ratios("all_reduce", ranks)
@@ -258,10 +263,11 @@ class Bench:
                 print(f"net {label:9} {way:7} {middle[way]:.2f} GB/s, CPU {statistics.median(cpu[way]):.3f} ns/byte")
 
 
-def versions(names):
+def versions(names, binary):
     commands = {
         "openmpi": (["mpirun.openmpi", "--version"], r"\) ([\d.]+)"),
         "mpich": (["mpichversion"], r"MPICH Version:\s+(\S+)"),
+        "intelmpi": ([f"{binary}/intel/bin/pip", "show", "impi-rt"], r"Version: (\S+)"),
         "gloo": (["dpkg-query", "-W", "-f", "${Version}", "libgloo-dev"], r"(\S+)"),
     }
     found = {}

@@ -10,7 +10,7 @@ out=${OUT:-$root/out/bench-collectives}
 target=${CARGO_TARGET_DIR:-$root/target}
 mkdir -p "$out"
 
-needs="gcc g++ libopenmpi-dev openmpi-bin libmpich-dev mpich libgloo-dev python3-numpy python3-matplotlib"
+needs="gcc g++ libopenmpi-dev openmpi-bin libmpich-dev mpich libgloo-dev python3-numpy python3-matplotlib python3-venv"
 missing=$(for name in $needs; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
 done)
@@ -46,6 +46,12 @@ build_peer() { # name compiler source libraries...
 build_peer openmpi mpicc.openmpi mpi.c
 build_peer mpich mpicc.mpich mpi.c
 build_peer gloo c++ gloo.cc -lgloo -lpthread
+rm -f "$bin/intelmpi"
+if "$here/intel-mpi.sh" "$bin" "$bin/worker.o" 2>"$bin/intelmpi.log"; then
+    echo "peer intelmpi: built"
+else
+    echo "peer intelmpi: not here, left out"
+fi
 
 # Debian's interpreter has matplotlib.
 python=/usr/bin/python3
