@@ -72,6 +72,12 @@ pub enum ConfigError {
         /// Jobs asked for.
         jobs: u32,
     },
+    /// Both kinds of locks are to be forwarded where they cannot be told apart.
+    #[error(
+        "--locks backend without root needs kernel.yama.ptrace_scope=0 to tell flock from fcntl locks: give --locks flock or \
+         --locks fcntl"
+    )]
+    LocksApart,
     /// The profile cannot be read.
     #[error("--profile cannot be used")]
     Profile(#[from] crate::policy::ProfileError),
@@ -131,9 +137,27 @@ pub struct MountConfig {
     /// Milliseconds after which a silent side of a hit is replaced by the other one.
     #[serde(default = "default_rescue")]
     pub rescue_ms: u64,
+    /// Which file locks are taken at the backend too, so that they hold between nodes.
+    #[serde(default)]
+    pub locks: LockMode,
     /// Milliseconds that the kernel may believe names and attributes.
     #[serde(default = "default_attributes")]
     pub attributes_ms: u64,
+}
+
+/// Which file locks are forwarded to the backend; the others hold among the processes of this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LockMode {
+    /// None.
+    #[default]
+    Local,
+    /// Those of flock(2).
+    Flock,
+    /// Those of fcntl(2), of processes and of open file descriptions.
+    Fcntl,
+    /// Both.
+    Backend,
 }
 
 /// The row that the published policy is compiled for.
@@ -186,6 +210,9 @@ impl Config {
             }
             seen.push(mount.at.clone());
             mount.read_profile()?;
+            if mount.locks == LockMode::Backend && !can_tell_locks_apart() {
+                return Err(ConfigError::LocksApart);
+            }
         }
         Ok(self)
     }
@@ -215,6 +242,12 @@ impl MountConfig {
     pub fn soft(&self) -> Option<Duration> {
         self.soft_timeout_s.map(Duration::from_secs)
     }
+}
+
+/// Whether the system calls of other processes of the same user can be looked at.
+fn can_tell_locks_apart() -> bool {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    rustix::process::geteuid().is_root() || scope.is_ok_and(|s| s.trim() == "0")
 }
 
 fn directory(option: &'static str, path: &Path, hint: &'static str) -> Result<PathBuf, ConfigError> {

@@ -8,6 +8,7 @@
 mod caller;
 mod file;
 mod flight;
+mod locks;
 mod namespace;
 mod node;
 pub mod reads;
@@ -27,6 +28,8 @@ use rustix::fs::{Mode, OFlags, Stat, openat};
 
 pub use caller::{Caller, Identity};
 pub use file::{OpenFile, Opened};
+pub(crate) use locks::no_locks;
+pub use locks::{LockAsk, LockType, probe as probe_locks};
 pub use namespace::{DirEntry, OpenDir, SetAttr, SetTime};
 pub use node::Node;
 pub use reads::{Engines, ReadPath, ReadSettings};
@@ -45,6 +48,7 @@ pub struct Fs {
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     dirs: RwLock<HashMap<u64, Arc<Mutex<OpenDir>>>>,
     next_handle: AtomicU64,
+    locks: locks::LockTable,
     reads: Arc<ReadPath>,
 }
 
@@ -64,6 +68,7 @@ impl Fs {
             files: RwLock::default(),
             dirs: RwLock::default(),
             next_handle: AtomicU64::new(1),
+            locks: locks::LockTable::default(),
             reads,
         })
     }

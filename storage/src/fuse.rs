@@ -4,6 +4,7 @@
 //!   fuse         how a mount is made and ended
 //!   front        what every request goes through: who waits for it, on which thread it runs, how it is answered
 //!   operations   one method per FUSE operation
+//!   locking      which kind a lock request is of, and how it waits
 //!   convert      attributes, times and kinds in the crate's words
 //! ```
 //! Reads of data are handed over without blocking; everything else runs on worker threads, because a backend that hangs
@@ -11,6 +12,7 @@
 
 mod convert;
 mod front;
+mod locking;
 mod operations;
 
 use std::io;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use fuser::{Config, MountOption, SessionACL};
 
+use crate::config::LockMode;
 use crate::fs::Fs;
 use front::Front;
 
@@ -37,6 +40,8 @@ pub struct MountOptions {
     pub soft: Option<Duration>,
     /// A silent backend's attributes of a cached file are replaced by the last known ones after this time.
     pub substitute_after: Duration,
+    /// Which locks go to the backend.
+    pub locks: LockMode,
     /// Name shown in the mount table.
     pub source: String,
 }
@@ -44,6 +49,8 @@ pub struct MountOptions {
 /// A mounted file system. Dropping it unmounts.
 pub struct Mounted {
     session: Option<fuser::BackgroundSession>,
+    /// Minor device number, which names the connection in sysfs.
+    device: Option<u32>,
 }
 
 /// Mounts.
@@ -62,15 +69,15 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
     config.acl = if options.service { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(1);
     let session = fuser::Session::new(Front::new(fs, options)?, mountpoint, &config)?.spawn()?;
-    widen_read_ahead(mountpoint);
-    Ok(Mounted { session: Some(session) })
+    let device = std::fs::metadata(mountpoint).ok().map(|meta| rustix::fs::minor(meta.dev()));
+    widen_read_ahead(device);
+    Ok(Mounted { session: Some(session), device })
 }
 
 /// Buffered sequential reads come in pieces of the read-ahead window, 128 KiB unless it is widened. Only root may; without
 /// it large buffered reads are slower, and nothing else.
-fn widen_read_ahead(mountpoint: &Path) {
-    if let Ok(meta) = std::fs::metadata(mountpoint) {
-        let device = rustix::fs::minor(meta.dev());
+fn widen_read_ahead(device: Option<u32>) {
+    if let Some(device) = device {
         let _ = std::fs::write(format!("/sys/class/bdi/0:{device}/read_ahead_kb"), "1024");
     }
 }
@@ -88,7 +95,11 @@ impl Mounted {
             let lazily = ["-u", "-z", "--"];
             let _ = std::process::Command::new("fusermount3").args(lazily).arg(mountpoint).status();
         }
-        // What still hangs on the backend ends with the process, when the kernel aborts the connection.
+        // Files that are still open keep the connection, and a thread that waits in the kernel of a dead backend may keep this
+        // process: neither must keep the callers, so what is still under way ends now, with ECONNABORTED.
+        if let Some(device) = self.device.filter(|_| !session.guard.is_finished()) {
+            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{device}/abort"), "1");
+        }
         drop(session);
     }
 }

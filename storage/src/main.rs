@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use migshare_storage::config::{
-    CacheConfig, Config, MountConfig, default_attributes, default_rescue, parse_size,
+    CacheConfig, Config, LockMode, MountConfig, default_attributes, default_rescue, parse_size,
 };
 use migshare_storage::policy::PolicyName;
 use migshare_storage::sidecar::{Sidecar, block_signals};
@@ -136,6 +136,9 @@ struct MountArgs {
     /// How long the kernel may believe names and attributes, in milliseconds.
     #[arg(long, default_value_t = default_attributes())]
     attributes_ms: u64,
+    /// File locks to take at the backend too, so that they hold between nodes.
+    #[arg(long, value_enum, default_value_t)]
+    locks: LockMode,
     /// File for the Prometheus node exporter's textfile collector.
     #[arg(long)]
     metrics_file: Option<PathBuf>,
@@ -158,6 +161,7 @@ impl MountArgs {
                 soft_timeout_s: self.soft,
                 rescue_ms: self.rescue_ms,
                 attributes_ms: self.attributes_ms,
+                locks: self.locks,
             }],
             metrics_file: self.metrics_file,
         }

@@ -1,6 +1,7 @@
 //! Puts the parts together: one cache, its mounts, the housekeeping, and the end of it all.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
 use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
-use crate::config::{Config, ConfigError, MountConfig};
-use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings};
+use crate::config::{Config, ConfigError, LockMode, MountConfig};
+use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, probe_locks};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
 use crate::policy::WindowConfig;
@@ -112,12 +113,14 @@ impl Sidecar {
             .map_err(other("start the read path"))?;
         let identity = if service { Identity::Caller } else { Identity::Own };
         let fs = Fs::new(&config.backend, identity, Arc::clone(&reads)).map_err(other("open the backend"))?;
+        check_locks(config);
         let options = MountOptions {
             service,
             direct: config.direct,
             attribute_timeout: Duration::from_millis(config.attributes_ms),
             soft: config.soft(),
             substitute_after: Duration::from_millis(config.rescue_ms),
+            locks: config.locks,
             source: config.backend.display().to_string(),
         };
         let mounted = mount(Arc::new(fs), &config.at, options)
@@ -210,6 +213,21 @@ pub fn block_signals() -> io::Result<()> {
 
 fn ending_signals() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Says so at the start if the backend refuses the locks that are to be forwarded; programs then see its refusal.
+fn check_locks(config: &MountConfig) {
+    let backend = File::open(&config.backend);
+    if config.locks != LockMode::Local
+        && let Ok(backend) = backend
+        && let Err((kind, error)) = probe_locks(&backend)
+    {
+        tracing::warn!(
+            "{} refuses {kind} locks ({error}), and so will {}; --locks local keeps locks on this node",
+            config.backend.display(),
+            config.at.display()
+        );
+    }
 }
 
 fn raise_file_limit() -> nix::Result<()> {

@@ -24,6 +24,8 @@ enum Verdict {
 struct Entry {
     since: Instant,
     pid: u32,
+    /// Waits for somebody else than the backend, who may take as long as they like.
+    patient: bool,
     /// From this age on another answer may be given.
     substitute_after: Option<Duration>,
     cancel: Cancel,
@@ -78,6 +80,20 @@ impl Waiting {
         self.add(pid, answer, fail, None, |_| {})
     }
 
+    /// The same for a request that waits for another process, as for a lock: `soft` does not end it.
+    pub fn enter_patient<R: Send + 'static>(
+        self: &Arc<Self>,
+        pid: u32,
+        answer: R,
+        fail: fn(R, i32),
+    ) -> Ticket<R> {
+        let ticket = self.add(pid, answer, fail, None, |_| {});
+        if let Some(entry) = self.entries().by_age.get_mut(&ticket.id) {
+            entry.patient = true;
+        }
+        ticket
+    }
+
     /// The same for a request that has a second best answer: `substitute` gives it when the best one takes longer than
     /// `after`.
     pub fn enter_with<R: Send + 'static>(
@@ -112,7 +128,9 @@ impl Waiting {
         let mut entries = self.entries();
         let id = entries.next;
         entries.next += 1;
-        entries.by_age.insert(id, Entry { since: Instant::now(), pid, substitute_after, cancel });
+        entries
+            .by_age
+            .insert(id, Entry { since: Instant::now(), pid, patient: false, substitute_after, cancel });
         Ticket { answer, id, list: Arc::downgrade(self) }
     }
 
@@ -136,7 +154,7 @@ impl Waiting {
     fn verdict(&self, entry: &Entry) -> Option<Verdict> {
         if entry.substitute_after.is_some_and(|after| entry.since.elapsed() >= after) {
             Some(Verdict::Substitute)
-        } else if self.soft.is_some_and(|most| entry.since.elapsed() >= most) {
+        } else if !entry.patient && self.soft.is_some_and(|most| entry.since.elapsed() >= most) {
             Some(Verdict::Fail(libc::EIO))
         } else if is_being_killed(entry.pid) {
             Some(Verdict::Fail(libc::EINTR))
@@ -157,6 +175,11 @@ impl Waiting {
 }
 
 impl<R> Ticket<R> {
+    /// Whether the wait was stopped.
+    pub fn is_over(&self) -> bool {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Takes the answer; `None` when the wait was stopped.
     pub fn take(self) -> Option<R> {
         if let Some(list) = self.list.upgrade() {
@@ -169,13 +192,39 @@ impl<R> Ticket<R> {
 /// Whether a thread has SIGKILL pending. Every fatal signal of a process ends as a pending SIGKILL of its threads (kernel,
 /// complete_signal()).
 fn is_being_killed(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let pending = ["SigPnd:", "ShdPnd:"].into_iter().filter_map(|name| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    });
     let kill = 1 << (libc::SIGKILL - 1);
-    pending.fold(0, |all, one| all | one) & kill != 0
+    Signals::of(pid).pending & kill != 0
+}
+
+/// Whether a thread has a signal pending that ends an interruptible wait.
+pub(crate) fn has_signal(pid: u32) -> bool {
+    let signals = Signals::of(pid);
+    signals.pending & !signals.ignored & !signals.blocked != 0
+}
+
+/// Sets of signals of a thread, a bit each. A thread that is gone has none.
+#[derive(Default)]
+struct Signals {
+    pending: u64,
+    blocked: u64,
+    ignored: u64,
+}
+
+impl Signals {
+    fn of(pid: u32) -> Self {
+        let mut signals = Self::default();
+        for line in std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default().lines() {
+            let Some((name, set)) = line.split_once(':') else { continue };
+            let set = || u64::from_str_radix(set.trim(), 16).unwrap_or(0);
+            match name {
+                "SigPnd" | "ShdPnd" => signals.pending |= set(),
+                "SigBlk" => signals.blocked = set(),
+                "SigIgn" => signals.ignored = set(),
+                _ => {}
+            }
+        }
+        signals
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ mod rig;
 mod arguments;
 #[path = "mounted/faults.rs"]
 mod faults;
+#[path = "mounted/locks.rs"]
+mod locks;
 #[path = "mounted/rights.rs"]
 mod rights;
 #[path = "mounted/semantics.rs"]

@@ -24,6 +24,8 @@ pub struct OpenFile {
     pub(super) direct_asked: AtomicBool,
     /// Whether something was written through it that no flush has followed yet.
     written: AtomicBool,
+    /// Whether a flock was ever asked for through it.
+    pub(super) flocked: AtomicBool,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
 }
@@ -89,6 +91,7 @@ impl Fs {
             direct: OnceLock::new(),
             direct_asked: AtomicBool::new(false),
             written: AtomicBool::new(false),
+            flocked: AtomicBool::new(false),
             handle,
         };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));
@@ -111,7 +114,10 @@ impl Fs {
 
     /// Closes a file.
     pub fn release(&self, handle: u64) {
-        self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        let open = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        if let Some(open) = open {
+            self.drop_handle(&open);
+        }
     }
 
     /// Writes; returns when the backend has the bytes.

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileType, INodeNo, ReplyXattr, TimeOrNow};
 use rustix::fs::FileType as Kind;
 
-use crate::fs::{Attr, SetTime};
+use crate::fs::{Attr, LockType, SetTime};
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     let stat = &attr.stat;
@@ -68,5 +68,21 @@ pub(super) fn xattr_answer(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send
         } else {
             reply.data(&value);
         }
+    }
+}
+
+pub(super) fn lock_type(number: i32) -> LockType {
+    match number {
+        libc::F_RDLCK => LockType::Read,
+        libc::F_WRLCK => LockType::Write,
+        _ => LockType::Unlock,
+    }
+}
+
+pub(super) fn lock_number(kind: LockType) -> i32 {
+    match kind {
+        LockType::Read => libc::F_RDLCK,
+        LockType::Write => libc::F_WRLCK,
+        LockType::Unlock => libc::F_UNLCK,
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use fuser::{
     Errno, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
 
 use super::MountOptions;
 use super::convert::file_attr;
+use super::locking::Parked;
 use crate::fs::{Attr, Caller, Fs, Opened};
 use crate::io::Workers;
 use crate::waiting::{Ticket, Waiting};
@@ -23,6 +24,7 @@ pub(super) struct Front {
     pub(super) fs: Arc<Fs>,
     pub(super) workers: Workers,
     pub(super) waiting: Arc<Waiting>,
+    pub(super) parked: Arc<Parked>,
     pub(super) options: MountOptions,
     pub(super) direct: bool,
 }
@@ -53,6 +55,7 @@ answers!(
     ReplyDirectory,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLock,
     ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
@@ -66,9 +69,11 @@ pub(super) fn number(error: &io::Error) -> i32 {
 
 impl Front {
     pub(super) fn new(fs: Arc<Fs>, options: MountOptions) -> io::Result<Self> {
+        let workers = Workers::start("operation", WORKERS)?;
         Ok(Self {
             fs,
-            workers: Workers::start("operation", WORKERS)?,
+            parked: Parked::start(workers.clone())?,
+            workers,
             waiting: Waiting::start(options.soft)?,
             direct: options.direct,
             options,

@@ -9,13 +9,15 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{file_attr, kind, set_time, xattr_answer};
+use super::convert::{file_attr, kind, lock_number, lock_type, set_time, xattr_answer};
 use super::front::{Answer, Front, caller, number};
-use crate::fs::{Attr, Fs, Opened, SetAttr};
+use super::locking::LockRequest;
+use crate::config::LockMode;
+use crate::fs::{Attr, Fs, LockAsk, Opened, SetAttr};
 
 /// Largest request.
 const LARGEST: u32 = 1 << 20;
@@ -39,6 +41,14 @@ impl Filesystem for Front {
         ];
         for flag in wanted {
             let _ = config.add_capabilities(flag);
+        }
+        for (flag, wanted) in [
+            (InitFlags::FUSE_FLOCK_LOCKS, matches!(self.options.locks, LockMode::Flock | LockMode::Backend)),
+            (InitFlags::FUSE_POSIX_LOCKS, matches!(self.options.locks, LockMode::Fcntl | LockMode::Backend)),
+        ] {
+            if wanted {
+                let _ = config.add_capabilities(flag);
+            }
         }
         // A direct file can be mapped shared only where the kernel allows it; else the mount stays cached.
         self.direct = self.direct && config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
@@ -239,8 +249,62 @@ impl Filesystem for Front {
         self.run(req, reply, work, |reply, written| reply.written(written as u32));
     }
 
-    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        self.run(req, reply, move |fs| fs.flush(fh.0), |reply, ()| reply.ok());
+    fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        let parked = Arc::clone(&self.parked);
+        let work = move |fs: &Fs| {
+            if fs.drop_owner(fh.0, owner.0) {
+                parked.wake_all();
+            }
+            fs.flush(fh.0)
+        };
+        self.run(req, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        let (who, kind) = (caller(req), lock_type(typ));
+        let ask = LockAsk { handle: fh.0, owner: owner.0, kind, start, end };
+        let work = move |fs: &Fs| fs.test_fcntl(&who, &ask);
+        self.run(req, reply, work, move |reply, found| match found {
+            None => reply.locked(start, end, libc::F_UNLCK, 0),
+            // The holder may live on another node: it has no number here.
+            Some((kind, start, end)) => reply.locked(start, end, lock_number(kind), 0),
+        });
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        _pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let request = LockRequest {
+            fs: Arc::clone(&self.fs),
+            ticket: self.waiting.enter_patient(req.pid(), reply, ReplyEmpty::fail),
+            who: caller(req),
+            mode: self.options.locks,
+            ask: LockAsk { handle: fh.0, owner: owner.0, kind: lock_type(typ), start, end },
+            wait: sleep,
+        };
+        let parked = Arc::clone(&self.parked);
+        self.workers.run(Box::new(move || request.begin(&parked)));
     }
 
     fn release(
@@ -254,9 +318,10 @@ impl Filesystem for Front {
         reply: ReplyEmpty,
     ) {
         // Closing may wait for the backend; nobody waits for the answer.
-        let fs = Arc::clone(&self.fs);
+        let (fs, parked) = (Arc::clone(&self.fs), Arc::clone(&self.parked));
         self.workers.run(Box::new(move || {
             fs.release(fh.0);
+            parked.wake_all();
             reply.ok();
         }));
     }

@@ -36,6 +36,13 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// States of a process's threads, as in /proc/PID/stat.
+fn threads(pid: u32) -> impl Iterator<Item = char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next())
+}
+
 pub(crate) struct Rig {
     dir: TempDir,
     daemon: Option<Child>,
@@ -59,6 +66,11 @@ impl Rig {
         let mut rig = Self::over_in(tempfile::tempdir().unwrap(), lower.mount(), arguments);
         rig.lower = lower.daemon.as_ref().map(Child::id);
         rig
+    }
+
+    /// Another node: a second sidecar over the same backend.
+    pub(crate) fn beside(other: &Self, arguments: &[&str]) -> Self {
+        Self::over_in(tempfile::tempdir().unwrap(), other.backend(), arguments)
     }
 
     fn over_in(dir: TempDir, backend: PathBuf, arguments: &[&str]) -> Self {
@@ -100,6 +112,10 @@ impl Rig {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.daemon.as_ref().unwrap().id();
         kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        if signal == Signal::SIGSTOP {
+            // Until then a thread may still take a request, whose caller nobody could kill.
+            wait_for("all threads stopped", || threads(pid).all(|state| state == 'T'));
+        }
     }
 
     /// Ends the sidecar as a crash does, and cleans the mount point up.
@@ -110,7 +126,7 @@ impl Rig {
         }
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill().unwrap();
-            daemon.wait().unwrap();
+            wait_for("the daemon is dead", || daemon.try_wait().unwrap().is_some());
         }
         let _ = nix::mount::umount2(&self.mount(), nix::mount::MntFlags::MNT_DETACH);
     }
@@ -118,7 +134,13 @@ impl Rig {
     /// Ends the sidecar in order.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
-        assert!(self.daemon.take().unwrap().wait().unwrap().success());
+        let mut daemon = self.daemon.take().unwrap();
+        let mut status = None;
+        wait_for("the daemon ends", || {
+            status = daemon.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success());
     }
 
     pub(crate) fn stats(&self, name: &str) -> u64 {
