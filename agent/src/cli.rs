@@ -56,6 +56,9 @@ pub struct Arguments {
         default_value = "/run/migshare/agent.sock"
     )]
     socket: PathBuf,
+    /// Print JSON, also of a refusal
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -70,7 +73,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Show the GPUs of this node, their leaves and who holds them
-    Status(status::Options),
+    Status,
     /// Tell why a job got these leaves, or was refused
     Explain(explain::Options),
     /// Show what a change of layout would do now, and what would have to wait for which job
@@ -99,9 +102,9 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let agent = Agent { socket: arguments.socket };
+    let agent = Agent { socket: arguments.socket, json: arguments.json };
     let done = match arguments.command {
-        Command::Status(options) => status::run(&agent, &options),
+        Command::Status => status::run(&agent),
         Command::Explain(options) => explain::run(&agent, &options),
         Command::Plan(options) => plan::plan(&agent, &options),
         Command::Apply(options) => plan::apply(&agent, &options),
@@ -115,6 +118,9 @@ pub fn main() -> ExitCode {
         Command::Manual(options) => manual::run(&options),
     };
     let exit = done.unwrap_or_else(|e| {
+        if let (true, Some(ClientError::Refused(refused))) = (agent.json, e.downcast_ref()) {
+            println!("{}", serde_json::json!({ "refused": refused }));
+        }
         eprintln!("migshare: {e:#}");
         exit_of(&e)
     });
@@ -135,6 +141,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The agent as commands reach it.
 struct Agent {
     socket: PathBuf,
+    /// Whether results, and refusals with them, are printed as JSON.
+    json: bool,
 }
 
 impl Agent {

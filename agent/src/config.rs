@@ -105,6 +105,19 @@ pub struct Reshape {
     pub window: u32,
     /// When larger instances are cut to the layout again.
     pub give_back: GiveBack,
+    /// What becomes of a job for whose larger instances no place is free.
+    pub no_place: NoPlace,
+}
+
+/// What becomes of a job for whose larger instances no place is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoPlace {
+    /// It fails at once and says why.
+    #[default]
+    Fail,
+    /// A batch job is queued again, away from this node, as long as its partitions have other nodes; others fail.
+    Requeue,
 }
 
 /// When larger instances are cut to the layout again.
@@ -167,7 +180,7 @@ impl Default for Config {
 
 impl Default for Reshape {
     fn default() -> Reshape {
-        Reshape { per_user: 60, window: 3600, give_back: GiveBack::default() }
+        Reshape { per_user: 60, window: 3600, give_back: GiveBack::default(), no_place: NoPlace::default() }
     }
 }
 

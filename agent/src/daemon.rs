@@ -9,7 +9,7 @@
 //!     segments   (asks nobody: memory of steps, and the socket where ranks get it)
 //! ```
 
-use crate::config::{Config, GiveBack, LayoutName, Placing};
+use crate::config::{Config, GiveBack, LayoutName, NoPlace, Placing};
 use crate::driver::{self, About, Driver, Event, Inbox, Outlets};
 use crate::hardware::{self, Source};
 use crate::holders;
@@ -111,6 +111,7 @@ fn about(config: &Config) -> anyhow::Result<About> {
         per_user: config.reshape.per_user,
         window: config.reshape.window.into(),
         lazy: config.reshape.give_back == GiveBack::Lazily,
+        requeue: config.reshape.no_place == NoPlace::Requeue,
     };
     Ok(About {
         node: config.node.clone(),

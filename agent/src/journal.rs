@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   journal :=  line*           line := crc32c(json) in 8 hex digits, ' ', json, '\n'
-//!   line 1   {"format":1,"writer":"migshared 0.1.0"}
+//!   line 1   {"format":2,"writer":"migshared 0.1.0"}
 //!   others   [{"open":{…}},{"grant":{…}}]            one append: all of it or nothing, then one fsync
 //! ```
 //!
@@ -28,8 +28,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The newest format that this code reads, and the one that it writes.
-pub const FORMAT: u32 = 1;
+/// The newest format that this code reads, and the one that it writes. A file of an older one is written anew when it is
+/// opened. Format 2 came with the record of changes of shape and with the kind of refusal in what is told.
+pub const FORMAT: u32 = 2;
 
 /// A file below this size is never compacted, in bytes.
 const SMALL: u64 = 256 * 1024;
@@ -80,12 +81,14 @@ pub enum JournalError {
 }
 
 /// What a journal held when it was opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Replay {
     /// The records, oldest first.
     pub records: Vec<Record>,
     /// The decisions that were told, oldest first.
     pub told: Vec<Told>,
+    /// The format that the file had; this code's own where there was no whole header yet.
+    pub format: u32,
     /// Bytes that a crash had left behind the last whole line, and that were cut off.
     pub torn: u64,
 }
@@ -120,7 +123,11 @@ impl Journal {
         let (replay, len) = parse(&path, &bytes)?;
         let mut journal =
             Journal { dir: dir.to_owned(), file: None, len, compact_len: len, broken: None, _lock: lock };
-        if let Err(e) = journal.settle(&path, bytes.len() as u64) {
+        let settled = match replay.format {
+            FORMAT => journal.settle(&path, bytes.len() as u64),
+            _ => journal.replace(&replay.records, &replay.told),
+        };
+        if let Err(e) = settled {
             journal.broken = Some(e.to_string());
         }
         Ok((journal, replay))
@@ -232,10 +239,14 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> JournalError {
 
 /// The records of a file, and the length of its whole lines.
 fn parse(path: &Path, bytes: &[u8]) -> Result<(Replay, u64), JournalError> {
-    let mut replay = Replay::default();
+    let mut replay = Replay { records: Vec::new(), told: Vec::new(), format: FORMAT, torn: 0 };
     let mut good = 0;
     for (at, text) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
-        let parsed = if at == 0 { header(path, text)? } else { replay.take(text) };
+        let parsed = if at == 0 {
+            header(path, text)?.map(|format| replay.format = format)
+        } else {
+            replay.take(text)
+        };
         match parsed {
             Ok(()) => good += text.len() as u64,
             Err(bad) if whole_line_in(&bytes[good as usize + text.len()..]) => {
@@ -253,12 +264,12 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Replay, u64), JournalError> {
 }
 
 /// Reads the first line; a newer format is an error of its own, as nothing behind it may be judged.
-fn header(path: &Path, text: &[u8]) -> Result<Result<(), Bad>, JournalError> {
+fn header(path: &Path, text: &[u8]) -> Result<Result<u32, Bad>, JournalError> {
     match line::decode::<Header>(text) {
         Ok(h) if h.format > FORMAT => {
             Err(JournalError::Newer { path: path.to_owned(), format: h.format, writer: h.writer })
         }
-        Ok(_) => Ok(Ok(())),
+        Ok(h) => Ok(Ok(h.format)),
         Err(bad) => Ok(Err(bad)),
     }
 }

@@ -61,10 +61,7 @@ impl Meters {
 
     /// A request was refused.
     pub fn refused(&self, reason: Reason) {
-        // The wire's own name of the reason.
-        let name = serde_json::to_value(reason).ok();
-        let name = name.as_ref().and_then(|v| v.as_str()).unwrap_or("unknown");
-        self.refusals.with_label_values(&[name]).inc();
+        self.refusals.with_label_values(&[reason.name().as_str()]).inc();
     }
 
     /// Records were appended to the journal and synced, or not.

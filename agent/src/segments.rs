@@ -299,5 +299,5 @@ impl State {
 }
 
 fn refusal(reason: Reason, text: String) -> Reply {
-    Reply::Refused(Refused { reason, text })
+    Reply::Refused(Refused::new(reason, text))
 }

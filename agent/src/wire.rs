@@ -56,7 +56,8 @@ pub fn reply(verdict: Verdict, caps_major: Option<u32>) -> Option<Reply> {
 
 /// The message for what was told of a job.
 pub fn story(told: Vec<Told>) -> StoryReply {
-    StoryReply { events: told.into_iter().map(|t| StoryEvent { at: t.at, text: t.text }).collect() }
+    let event = |t: Told| StoryEvent { at: t.at, text: t.text, reason: t.reason };
+    StoryReply { events: told.into_iter().map(event).collect() }
 }
 
 /// An error reply.

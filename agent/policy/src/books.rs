@@ -118,6 +118,8 @@ pub struct Books {
     pub cordons: BTreeMap<GpuUuid, String>,
     /// GPUs whose idle layout is not the configured one.
     pub targets: BTreeMap<GpuUuid, Layout>,
+    /// For each user, until when each change of shape by the user's jobs counts, seconds since the epoch.
+    pub reshapes: BTreeMap<u32, Vec<i64>>,
 }
 
 impl Books {
@@ -135,6 +137,7 @@ impl Books {
             Record::Gone { leaf } => self.gone(leaf),
             Record::Generation { leaf } => self.count(leaf),
             Record::Open { job, leaves, charged, at } => return self.open(*job, leaves, *charged, *at),
+            Record::Reshape { uid, at, until } => self.reshape(*uid, *at, *until),
             Record::Close { job, .. } => {
                 self.leases.remove(job);
             }
@@ -171,6 +174,9 @@ impl Books {
         let mut out = vec![Record::Boot { boot: self.boot.clone() }];
         out.extend(self.gpu_records());
         out.extend(self.place_records());
+        let reshapes = self.reshapes.iter().flat_map(|(uid, ends)| ends.iter().map(|until| (*uid, *until)));
+        // No change counts before it was made, so the time of its making can be any before all ends.
+        out.extend(reshapes.map(|(uid, until)| Record::Reshape { uid, at: i64::MIN, until }));
         for (job, lease) in &self.leases {
             let Lease { leaves, charged, opened, grants } = lease.clone();
             out.push(Record::Open { job: *job, leaves, charged, at: opened });
@@ -238,6 +244,15 @@ impl Books {
             note: q.note.clone(),
         }));
         out
+    }
+
+    /// Changes that no longer count go when a new one comes, so what is kept is bounded by what the limit lets happen.
+    fn reshape(&mut self, uid: u32, at: i64, until: i64) {
+        self.reshapes.retain(|_, ends| {
+            ends.retain(|end| *end > at);
+            !ends.is_empty()
+        });
+        self.reshapes.entry(uid).or_default().push(until);
     }
 
     fn boot(&mut self, boot: &str) {

@@ -72,12 +72,14 @@ pub struct Reshaping {
     pub window: i64,
     /// Whether instances that fit the layout no longer stay until their place is needed, instead of going back at once.
     pub lazy: bool,
+    /// Whether a batch job for whose instances no place is free is to be queued again elsewhere, instead of failing.
+    pub requeue: bool,
 }
 
 impl Default for Reshaping {
     /// Sixty changes per user and hour: making and destroying take about a second each.
     fn default() -> Reshaping {
-        Reshaping { per_user: 60, window: 3600, lazy: false }
+        Reshaping { per_user: 60, window: 3600, lazy: false, requeue: false }
     }
 }
 
@@ -114,8 +116,6 @@ pub struct Node {
     sight: Sight,
     /// The boot id that the kernel has now.
     boot: String,
-    /// When each user's jobs last changed the shape of instances, seconds since the epoch. Forgotten by a restart.
-    changes: BTreeMap<u32, Vec<i64>>,
     /// The layout to go back to when the ordered one cannot be cut. Forgotten by a restart, which rolls forward.
     former: BTreeMap<GpuUuid, Option<Layout>>,
     /// A defect: a committed record that contradicted the books. Shown as a problem, never hidden.
@@ -125,15 +125,7 @@ pub struct Node {
 impl Node {
     /// A node with these books, of which nothing has been seen yet. `boot` is the kernel's boot id.
     pub fn new(rules: Rules, books: Books, boot: String) -> Node {
-        Node {
-            rules,
-            books,
-            sight: Sight::default(),
-            boot,
-            changes: BTreeMap::new(),
-            former: BTreeMap::new(),
-            defect: None,
-        }
+        Node { rules, books, sight: Sight::default(), boot, former: BTreeMap::new(), defect: None }
     }
 
     /// Takes in what was seen. Nothing of it is durable; what follows from it comes from [`Node::work`].
@@ -152,7 +144,6 @@ impl Node {
     pub fn commit(&mut self, proposal: &Proposal) {
         for record in &proposal.records {
             self.forget_processes(record);
-            self.count_changes(record);
             self.note_former(record);
             if let Record::Unquarantine { place } = record {
                 self.sight.troubles.remove(place);

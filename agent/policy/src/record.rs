@@ -142,6 +142,15 @@ pub enum Record {
         /// When, seconds since the epoch.
         at: i64,
     },
+    /// A user's job makes the node change the shape of instances.
+    Reshape {
+        /// The user.
+        uid: u32,
+        /// When, seconds since the epoch.
+        at: i64,
+        /// Until when it counts against the user's limit, seconds since the epoch.
+        until: i64,
+    },
     /// A job no longer holds leaves; its grants end with it.
     Close {
         /// The job.

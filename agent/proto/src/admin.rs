@@ -1,6 +1,7 @@
 //! What an admin asks of a node: layouts, service of GPUs, quarantine, and the story of a job.
 
 use crate::ids::{GpuUuid, Placement};
+use crate::message::Reason;
 use serde::{Deserialize, Serialize};
 
 /// See [`crate::Request::Plan`].
@@ -172,4 +173,7 @@ pub struct StoryEvent {
     pub at: i64,
     /// What, and why.
     pub text: String,
+    /// The kind of refusal, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }

@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod client;
 pub mod codec;
+mod compat;
 pub mod env;
 pub mod ids;
 pub mod leaf;
@@ -22,7 +23,7 @@ pub use ids::{GpuUuid, JobKey, Placement, StepId};
 pub use leaf::Leaf;
 pub use message::{Reply, Request};
 
-/// The newest protocol version that this crate speaks.
-pub const PROTOCOL: u32 = 1;
+/// The newest protocol version that this crate speaks. What came with each is in `compat.rs`.
+pub const PROTOCOL: u32 = 2;
 /// The oldest protocol version that this crate still speaks.
 pub const PROTOCOL_MIN: u32 = 1;

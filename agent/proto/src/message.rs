@@ -237,14 +237,34 @@ pub struct Refused {
     pub reason: Reason,
     /// The reason with names and numbers, and the way out, for people.
     pub text: String,
+    /// The site wants a batch job that was refused for this to be queued again, away from this node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requeue: bool,
+}
+
+impl Refused {
+    /// A refusal that ends the matter.
+    pub fn new(reason: Reason, text: impl Into<String>) -> Refused {
+        Refused { reason, text: text.into(), requeue: false }
+    }
 }
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Not enough usable leaves are free on this node.
+    /// Jobs hold so many leaves of this node that too few are left.
     NoLeaves,
+    /// Hardware that should serve the request does not: lost, cordoned, quarantined or used from outside.
+    Unavailable,
+    /// Enough leaves are free, but no free place holds an instance of the size that was asked for.
+    Fragmented,
+    /// The user's jobs changed the shapes of instances as often as the site allows.
+    RateLimited,
+    /// No GPU of this node has an instance of the size that was asked for.
+    NoSuchSize,
+    /// The number of leaves pays for no whole number of instances of the size that was asked for.
+    WrongPrice,
     /// A step has more tasks than leaves.
     FewerLeavesThanTasks,
     /// A step asks for more leaves than its job holds on this node.
@@ -257,8 +277,32 @@ pub enum Reason {
     NotServing,
     /// The segment that was asked for is larger than the site allows, or than what is left.
     NoSegment,
+    /// It would take leaves away from running jobs, and was not forced.
+    NeedsForce,
+    /// A part of the change would have to wait, and all of it was asked for now.
+    WouldWait,
+    /// The GPU, the place or the layout does not exist on this node.
+    NoSuchPlace,
+    /// Processes use what was to be changed.
+    InUse,
     /// The request makes no sense: zero leaves, zero tasks.
     BadRequest,
+    /// A reason that this program does not know: the agent is of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Reason {
+    /// Its name on the wire, in metrics and in the journal.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.as_ref().and_then(|v| v.as_str()).unwrap_or("unknown").to_owned()
+    }
+
+    /// The reason of this name.
+    pub fn of_name(name: &str) -> Reason {
+        serde_json::from_value(name.into()).unwrap_or(Reason::Unknown)
+    }
 }
 
 /// Something went wrong.

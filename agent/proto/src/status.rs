@@ -45,6 +45,9 @@ pub struct GpuStatus {
     pub units: u8,
     /// What state the GPU is in.
     pub state: GpuState,
+    /// Why an admin took it out of service, whatever else its state is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<String>,
     /// The instances on it, by start.
     pub leaves: Vec<LeafStatus>,
     /// What instances of each profile cost in leaves, the cheapest first.
@@ -71,6 +74,8 @@ pub struct PriceStatus {
 pub enum GpuState {
     /// It serves leases.
     Serving,
+    /// It works, and an admin took it out of service; its jobs go on.
+    Cordoned,
     /// MIG mode is off; it is none of ours.
     MigOff,
     /// NVML says that it is lost.

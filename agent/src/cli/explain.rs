@@ -2,16 +2,13 @@
 
 use super::{Agent, Exit, PATIENCE};
 use clap::Args;
-use migshare_proto::admin::ExplainQuery;
+use migshare_proto::admin::{ExplainQuery, StoryEvent};
 use migshare_proto::{Reply, Request};
 
 #[derive(Args)]
 pub(super) struct Options {
     /// Slurm's job id
     job: u32,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) fn run(agent: &Agent, options: &Options) -> anyhow::Result<Exit> {
@@ -20,17 +17,23 @@ pub(super) fn run(agent: &Agent, options: &Options) -> anyhow::Result<Exit> {
         Reply::Story(story) => story,
         other => anyhow::bail!("the agent answered {other:?}"),
     };
-    if options.json {
+    if agent.json {
         println!("{}", serde_json::to_string_pretty(&story)?);
     } else if story.events.is_empty() {
         println!(
             "nothing is known of job {job} on this node: it asked for no leaves here, or it is long ago"
         );
     }
-    if !options.json {
-        story.events.iter().for_each(|e| println!("{}  {}", utc(e.at), e.text));
+    if !agent.json {
+        story.events.iter().for_each(|e| println!("{}", line(e)));
     }
     Ok(Exit::Well)
+}
+
+/// When, what, and the name of the reason by which metrics and `--json` know a refusal.
+fn line(event: &StoryEvent) -> String {
+    let reason = event.reason.map_or_else(String::new, |reason| format!(" [{}]", reason.name()));
+    format!("{}  {}{reason}", utc(event.at), event.text)
 }
 
 /// Date and time in UTC. Days since the epoch to a date: Howard Hinnant, "chrono-compatible low-level date algorithms".

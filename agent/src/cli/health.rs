@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) fn run(_: &Agent, options: &Options) -> anyhow::Result<Exit> {
     let config = Config::read(&options.config)?;
     let slurm = Slurm::new(&config.node, &config.slurm);
-    let agent = Agent { socket: config.socket.clone() };
+    let agent = Agent { socket: config.socket.clone(), json: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match agent.status(PATIENCE) {
         // What is wrong beside the agent itself, the agent acts upon.

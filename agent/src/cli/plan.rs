@@ -15,9 +15,6 @@ pub(super) struct PlanOptions {
     /// gpu=N layout=LAYOUT, or a file of such pairs, or a mig-parted configuration FILE.yaml#NAME
     #[arg(required = true, value_name = "TARGET")]
     target: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args)]
@@ -42,14 +39,14 @@ const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) fn plan(agent: &Agent, options: &PlanOptions) -> anyhow::Result<Exit> {
     let target = target::parse(&options.target, &agent.status(PATIENCE)?)?;
-    show(&ask(agent, &target)?, options.json)?;
+    show(&ask(agent, &target)?, agent.json)?;
     Ok(Exit::Well)
 }
 
 pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exit> {
     let target = target::parse(&options.what.target, &agent.status(PATIENCE)?)?;
     let plan = ask(agent, &target)?;
-    let json = options.what.json;
+    let json = agent.json;
     if options.dry_run {
         show(&plan, json)?;
         return Ok(Exit::Well);

@@ -95,6 +95,10 @@ fn place(agent: &Agent, options: &OnePlace) -> anyhow::Result<GpuPlace> {
 
 fn give(agent: &Agent, order: Order, force: bool) -> anyhow::Result<Exit> {
     let changed = agent.order(order, force)?;
-    println!("{}", if changed { "done" } else { "nothing to change" });
+    if agent.json {
+        println!("{}", serde_json::json!({ "changed": changed }));
+    } else {
+        println!("{}", if changed { "done" } else { "nothing to change" });
+    }
     Ok(Exit::Well)
 }

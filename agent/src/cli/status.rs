@@ -2,20 +2,12 @@
 
 use super::paint::{Colour, Paint};
 use super::{Agent, Exit};
-use clap::Args;
 use migshare_proto::status::{GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, Status};
 use std::fmt::Write;
 
-#[derive(Args)]
-pub(super) struct Options {
-    /// Print JSON: the agent's own status message
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(agent: &Agent, options: &Options) -> anyhow::Result<Exit> {
+pub(super) fn run(agent: &Agent) -> anyhow::Result<Exit> {
     let status = agent.status(super::PATIENCE)?;
-    if options.json {
+    if agent.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         print!("{}", render(&status, Paint::for_stdout()));
@@ -57,6 +49,9 @@ fn render_gpu(gpu: &GpuStatus, paint: Paint) -> String {
     if let Some(text) = trouble(gpu.state) {
         let _ = write!(out, "  {}", paint.text(Colour::Red, text));
     }
+    if let Some(why) = &gpu.cordon {
+        let _ = write!(out, "  {}", paint.text(Colour::Yellow, &format!("cordoned: {why}")));
+    }
     out.push('\n');
     if !gpu.leaves.is_empty() {
         out.push_str(&table(&LEAF_HEADS, &gpu.leaves.iter().map(leaf).collect::<Vec<_>>(), paint));
@@ -81,7 +76,8 @@ fn prices(gpus: &[GpuStatus]) -> String {
 
 fn trouble(state: GpuState) -> Option<&'static str> {
     match state {
-        GpuState::Serving => None,
+        // What is told of a cordon is why.
+        GpuState::Serving | GpuState::Cordoned => None,
         GpuState::MigOff => Some("MIG mode is off"),
         GpuState::Lost => Some("lost"),
         GpuState::ResetRequired => Some("must be reset"),

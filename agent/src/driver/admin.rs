@@ -29,7 +29,8 @@ impl Driver {
                 Some(Waiting { question, reply, until: Instant::now() + super::PATIENCE })
             }
             Err(refused) => {
-                tracing::warn!(text = refused.text, "order refused");
+                tracing::warn!(reason = refused.reason.name(), text = refused.text, "order refused");
+                self.outlets.meters.refused(refused.reason);
                 // A client that hung up needs no reply.
                 let _ = reply.send(Reply::Refused(refused));
                 None
@@ -53,7 +54,7 @@ impl Driver {
             why.len(),
             why.join("; ")
         );
-        Err(Refused { reason: Reason::BadRequest, text })
+        Err(Refused::new(Reason::WouldWait, text))
     }
 
     /// What was decided about a job.

@@ -32,6 +32,7 @@ pub(super) fn record(record: &Record) {
                 "lease opened"
             );
         }
+        Record::Reshape { uid, until, .. } => info!(uid, until, "shape of instances is changed for a user"),
         Record::Close { job, how } => {
             info!(job = job.job, start = job.start, uid = job.uid, ?how, "lease ended")
         }
@@ -55,7 +56,7 @@ pub(super) fn record(record: &Record) {
 pub(super) fn reply(question: &Question, reply: &Reply) {
     let (job, what) = subject(question);
     match reply {
-        Reply::Refused(r) => tracing::warn!(job, what, reason = ?r.reason, text = r.text, "refused"),
+        Reply::Refused(r) => tracing::warn!(job, what, reason = r.reason.name(), text = r.text, "refused"),
         Reply::Error(e) => tracing::warn!(job, what, code = ?e.code, text = e.text, "failed"),
         _ => tracing::debug!(job, what, "answered"),
     }
@@ -74,8 +75,12 @@ pub(super) fn seen(seen: &Seen) {
 /// What was decided about a job that asked, and why, for `migshare explain`.
 pub(super) fn decision(question: &Question, proposal: &Proposal, default: Direction) -> Option<Told> {
     let (job, what) = subject(question);
+    let mut reason = None;
     let text = match (&proposal.verdict, question) {
-        (Some(Verdict::Refused(r)), _) => format!("{what} refused: {}", r.text),
+        (Some(Verdict::Refused(r)), _) => {
+            reason = Some(r.reason);
+            format!("{what} refused: {}", r.text)
+        }
         (_, Question::Ask(Ask::Open { leaves, direction, need, .. })) => {
             let opened = proposal.records.iter().find_map(|r| match r {
                 Record::Open { leaves, .. } => Some(picks(leaves)),
@@ -98,7 +103,7 @@ pub(super) fn decision(question: &Question, proposal: &Proposal, default: Direct
         }
         _ => return None,
     };
-    (job != 0).then(|| Told { job, at: now(), text })
+    (job != 0).then(|| Told { job, at: now(), text, reason })
 }
 
 /// The end of a lease or a grant, however it came about.
@@ -108,7 +113,7 @@ pub(super) fn ending(record: &Record) -> Option<Told> {
         Record::Release { job, step } => (job.job, format!("grant of step {step} ended")),
         _ => return None,
     };
-    Some(Told { job, at: now(), text })
+    Some(Told { job, at: now(), text, reason: None })
 }
 
 fn by(how: Ending) -> &'static str {

@@ -3,6 +3,7 @@
 
 use migshare_policy::layout::{Layout, Slot};
 use migshare_policy::record::{Cause, Ending, Grant, Holder, LeafId, Pick, Place, Record};
+use migshare_proto::message::Reason;
 use migshare_proto::{GpuUuid, JobKey, Placement, StepId};
 use serde::{Deserialize, Serialize};
 
@@ -11,24 +12,86 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields are those of the policy's record of the same name")]
 pub enum DiskRecord {
-    Boot { boot: String },
-    Enrol { gpu: GpuUuid, index: u32, leaves: u32 },
-    Forget { gpu: GpuUuid },
-    Reserve { leaf: DiskLeaf, profile: u32 },
-    Remove { leaf: DiskLeaf },
-    Stand { leaf: DiskLeaf, profile: u32 },
-    Gone { leaf: DiskLeaf },
-    Generation { leaf: DiskLeaf },
-    Open { job: JobKey, leaves: Vec<DiskPick>, charged: u32, at: i64 },
-    Close { job: JobKey, how: DiskEnding },
-    Grant { job: JobKey, step: StepId, grant: DiskGrant },
-    Release { job: JobKey, step: StepId },
-    Quarantine { gpu: GpuUuid, place: Placement, cause: DiskCause, note: String },
-    Unquarantine { gpu: GpuUuid, place: Placement },
-    Cordon { gpu: GpuUuid, note: String },
-    Uncordon { gpu: GpuUuid },
-    Target { gpu: GpuUuid, layout: Option<DiskLayout> },
-    Told { job: u32, at: i64, text: String },
+    Boot {
+        boot: String,
+    },
+    Enrol {
+        gpu: GpuUuid,
+        index: u32,
+        leaves: u32,
+    },
+    Forget {
+        gpu: GpuUuid,
+    },
+    Reserve {
+        leaf: DiskLeaf,
+        profile: u32,
+    },
+    Remove {
+        leaf: DiskLeaf,
+    },
+    Stand {
+        leaf: DiskLeaf,
+        profile: u32,
+    },
+    Gone {
+        leaf: DiskLeaf,
+    },
+    Generation {
+        leaf: DiskLeaf,
+    },
+    Open {
+        job: JobKey,
+        leaves: Vec<DiskPick>,
+        charged: u32,
+        at: i64,
+    },
+    Close {
+        job: JobKey,
+        how: DiskEnding,
+    },
+    Grant {
+        job: JobKey,
+        step: StepId,
+        grant: DiskGrant,
+    },
+    Release {
+        job: JobKey,
+        step: StepId,
+    },
+    Quarantine {
+        gpu: GpuUuid,
+        place: Placement,
+        cause: DiskCause,
+        note: String,
+    },
+    Unquarantine {
+        gpu: GpuUuid,
+        place: Placement,
+    },
+    Cordon {
+        gpu: GpuUuid,
+        note: String,
+    },
+    Uncordon {
+        gpu: GpuUuid,
+    },
+    Target {
+        gpu: GpuUuid,
+        layout: Option<DiskLayout>,
+    },
+    Reshape {
+        uid: u32,
+        at: i64,
+        until: i64,
+    },
+    Told {
+        job: u32,
+        at: i64,
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
 }
 
 /// What an entry of the journal means.
@@ -49,12 +112,14 @@ pub struct Told {
     pub at: i64,
     /// What, and why.
     pub text: String,
+    /// The kind of refusal, where it was one.
+    pub reason: Option<Reason>,
 }
 
 impl From<&Told> for DiskRecord {
     fn from(told: &Told) -> DiskRecord {
-        let Told { job, at, text } = told.clone();
-        DiskRecord::Told { job, at, text }
+        let Told { job, at, text, reason } = told.clone();
+        DiskRecord::Told { job, at, text, reason: reason.map(Reason::name) }
     }
 }
 
@@ -139,6 +204,7 @@ impl From<&Record> for DiskRecord {
             Record::Gone { leaf } => D::Gone { leaf: leaf.into() },
             Record::Generation { leaf } => D::Generation { leaf: leaf.into() },
             Record::Open { job, leaves, charged, at } => D::Open { job, leaves: all(leaves), charged, at },
+            Record::Reshape { uid, at, until } => D::Reshape { uid, at, until },
             Record::Close { job, how } => D::Close { job, how: how.into() },
             Record::Grant { job, step, grant } => D::Grant { job, step, grant: grant.into() },
             Record::Release { job, step } => D::Release { job, step },
@@ -159,7 +225,11 @@ impl From<DiskRecord> for Entry {
     fn from(record: DiskRecord) -> Entry {
         use DiskRecord as D;
         Entry::Record(match record {
-            D::Told { job, at, text } => return Entry::Told(Told { job, at, text }),
+            D::Told { job, at, text, reason } => {
+                let reason = reason.as_deref().map(Reason::of_name);
+                return Entry::Told(Told { job, at, text, reason });
+            }
+            D::Reshape { uid, at, until } => Record::Reshape { uid, at, until },
             D::Boot { boot } => Record::Boot { boot },
             D::Enrol { gpu, index, leaves } => Record::Enrol { gpu, index, leaves },
             D::Forget { gpu } => Record::Forget { gpu },

@@ -1,6 +1,7 @@
 use super::*;
 use migshare_policy::layout::{Layout, Slot};
 use migshare_policy::record::{Cause, Ending, Grant, Holder, LeafId, Pick, Place};
+use migshare_proto::message::Reason;
 use migshare_proto::{GpuUuid, JobKey, Placement, StepId};
 
 fn leaf(start: u8) -> LeafId {
@@ -13,7 +14,7 @@ fn job() -> JobKey {
 }
 
 fn told() -> Told {
-    Told { job: 812, at: 5, text: "refused: no leaf is free".to_owned() }
+    Told { job: 812, at: 5, text: "refused: no leaf is free".to_owned(), reason: Some(Reason::NoLeaves) }
 }
 
 /// One record of every kind.
@@ -33,6 +34,7 @@ fn every_kind() -> Vec<Record> {
         Record::Reserve { leaf: leaf(0), profile: 19 },
         Record::Stand { leaf: leaf(0), profile: 19 },
         Record::Open { job: job(), leaves: vec![Pick { leaf: leaf(0), profile: 19 }], charged: 1, at: 5 },
+        Record::Reshape { uid: 1000, at: 5, until: 3605 },
         Record::Grant { job: job(), step: StepId(0), grant },
         Record::Release { job: job(), step: StepId(0) },
         Record::Remove { leaf: leaf(0) },
@@ -128,11 +130,38 @@ fn a_damaged_line_before_whole_ones_is_refused_with_its_number() {
 fn a_newer_format_is_refused_with_the_way_out_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
-    let newer = line::encode(&Header { format: 2, writer: "migshared 9.0".to_owned() }).unwrap();
+    let newer = line::encode(&Header { format: FORMAT + 1, writer: "migshared 9.0".to_owned() }).unwrap();
     std::fs::write(&path, &newer).unwrap();
     let e = Journal::open(dir.path()).unwrap_err().to_string();
-    assert!(e.contains("format 2") && e.contains("migshared 9.0") && e.contains("move the file away"), "{e}");
+    assert!(
+        e.contains(&format!("format {}", FORMAT + 1))
+            && e.contains("migshared 9.0")
+            && e.contains("move the file away"),
+        "{e}"
+    );
     assert_eq!(std::fs::read(&path).unwrap(), newer);
+}
+
+/// Lines as the first release wrote them.
+#[test]
+fn a_journal_of_format_1_is_read_and_written_anew_so_that_an_older_agent_refuses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let lines = [
+        r#"{"format":1,"writer":"migshared 0.1.0"}"#,
+        r#"[{"boot":{"boot":"b"}},{"enrol":{"gpu":"GPU-1","index":0,"leaves":7}}]"#,
+        r#"[{"told":{"job":812,"at":5,"text":"lease refused: 3 leaves asked for, 1 free"}}]"#,
+    ];
+    let line = |json: &str| format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
+    std::fs::write(&path, lines.map(line).concat()).unwrap();
+    let (mut journal, replay) = Journal::open(dir.path()).unwrap();
+    assert_eq!((replay.format, replay.records.len(), replay.told.len()), (1, 2, 1));
+    journal.append(&[Record::Reshape { uid: 1000, at: 5, until: 3605 }], &[]).unwrap();
+    drop(journal);
+    let first = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
+    assert!(first.contains(&format!("{{\"format\":{FORMAT},")), "{first}");
+    let again = reopened(dir.path());
+    assert_eq!((again.format, again.records.len(), again.told), (FORMAT, 3, replay.told));
 }
 
 #[test]

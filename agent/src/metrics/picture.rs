@@ -29,11 +29,23 @@ pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus:
     Ok(out.0.into_values().flat_map(|gauge| gauge.collect()).collect())
 }
 
+/// The states of a GPU by their names on the wire.
+const STATES: &[(GpuState, &str)] = &[
+    (GpuState::Serving, "serving"),
+    (GpuState::Cordoned, "cordoned"),
+    (GpuState::MigOff, "mig_off"),
+    (GpuState::Lost, "lost"),
+    (GpuState::ResetRequired, "reset_required"),
+];
+
 fn gpu_gauges(out: &mut Gauges, gpu: &GpuStatus) -> Result<(), prometheus::Error> {
     let index = gpu.index.to_string();
     let at = index.as_str();
     out.set("migshare_gpu_info", &[at, &gpu.uuid.0, &gpu.pci_bus_id, &gpu.model], 1.0)?;
     out.set("migshare_gpu_serving", &[at], f64::from(u8::from(gpu.state == GpuState::Serving)))?;
+    for (state, name) in STATES {
+        out.set("migshare_gpu_state", &[at, name], f64::from(u8::from(gpu.state == *state)))?;
+    }
     out.set("migshare_gpu_stranded_compute_slices", &[at], f64::from(stranded(gpu)))?;
     out.set("migshare_fragmentation_ratio", &[at], fragmentation(gpu))?;
     for (state, name) in

@@ -63,15 +63,13 @@ impl Connection {
         let first = timeout(HELLO, self.line()).await.map_err(|_| HungUp)??;
         let greeting = self.greet(first);
         self.send(&greeting).await?;
-        if !matches!(greeting, Reply::Hello(_)) {
-            return Err(HungUp);
-        }
+        let Reply::Hello(Hello { protocol, .. }) = greeting else { return Err(HungUp) };
         loop {
             let line = timeout(LINE, self.line()).await.map_err(|_| HungUp)??;
             match line.and_then(|l| codec::decode::<Request>(&l).map_err(|e| e.to_string())) {
                 Ok(request) => {
                     let reply = self.answer(request).await?;
-                    self.send(&reply).await?;
+                    self.send(&reply.for_protocol(protocol)).await?;
                     rest(self.pause()).await;
                 }
                 Err(text) => {

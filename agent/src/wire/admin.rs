@@ -64,5 +64,5 @@ fn place(at: GpuPlace) -> Place {
 }
 
 fn bad(text: String) -> Refused {
-    Refused { reason: Reason::BadRequest, text }
+    Refused::new(Reason::NoSuchPlace, text)
 }

@@ -2,7 +2,7 @@
 
 use crate::rig::Rig;
 use migshare_proto::admin::PlanReply;
-use migshare_proto::status::{GpuStatus, LeafState, Status};
+use migshare_proto::status::{GpuState, GpuStatus, LeafState, Status};
 use std::process::Command;
 
 /// Runs `migshare`; exit code, stdout, stderr.
@@ -112,7 +112,9 @@ fn a_cordoned_gpu_gets_no_new_job_and_keeps_the_one_it_has() {
     let name = gpu.to_string();
     assert_eq!(migshare(&rig, &["cordon", &name, "--note", "new fan"]).0, 0);
     let (code, text, _) = migshare(&rig, &["status"]);
-    assert!(code == 5 && text.contains("new fan"), "{text}");
+    assert!(code == 5 && text.contains("cordoned: new fan"), "{text}");
+    let state = rig.try_status().unwrap().gpus[gpu].clone();
+    assert_eq!((state.state, state.cordon.as_deref()), (GpuState::Cordoned, Some("new fan")));
     assert_eq!(rig.try_status().unwrap().leases.len(), 1);
     rig.kill();
     rig.launch(rig.command());
@@ -146,6 +148,9 @@ fn nothing_takes_a_jobs_leaves_without_force_and_the_refusal_says_whose() {
     let (code, _, e) = migshare(&rig, &["evict", "812"]);
     assert_eq!(code, 3);
     assert!(e.contains("job 812 of user 1000") && e.contains("--force"), "{e}");
+    let (code, text, _) = migshare(&rig, &["evict", "812", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &said["refused"]["reason"]), (3, &"needs_force".into()));
     assert_eq!(rig.try_status().unwrap().leases.len(), 1);
     assert_eq!(migshare(&rig, &["evict", "812", "--force"]).0, 0);
     assert!(rig.try_status().unwrap().leases.is_empty());
@@ -165,9 +170,12 @@ fn the_story_of_a_job_is_told_also_after_a_restart() {
     rig.start();
     let (code, text, _) = migshare(&rig, &["explain", "812"]);
     assert_eq!(code, 0);
+    let story: serde_json::Value =
+        serde_json::from_str(&migshare(&rig, &["--json", "explain", "812"]).1).unwrap();
+    assert_eq!(story["events"][0]["reason"], "no_leaves");
     let lines: Vec<&str> = text.lines().collect();
     for (line, wanted) in lines.iter().zip([
-        "refused",
+        "[no_leaves]",
         "lease opened: asked for 3 leaves",
         "step 0 granted",
         "ended by the job's epilog",

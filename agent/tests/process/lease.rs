@@ -1,7 +1,7 @@
 //! Leases and grants over the socket.
 
 use crate::rig::{Holder, Rig, key};
-use migshare_proto::message::{JobLeaves, Need, OpenLease, Reason, Reply, Request, Shape};
+use migshare_proto::message::{JobLeaves, Reason, Reply, Request};
 use migshare_proto::status::LeafState;
 use migshare_proto::{ClientError, StepId};
 use std::collections::BTreeSet;
@@ -84,38 +84,4 @@ fn a_grant_whose_holder_died_while_the_agent_was_down_ends() {
     rig.start();
     let status = rig.until("end of the grant", |s| s.leases[0].grants.len() == 1);
     assert_eq!(status.leases[0].grants[0].step, StepId(1));
-}
-
-#[test]
-fn a_large_instance_is_charged_by_its_worst_place_and_given_back_when_the_job_ends() {
-    let mut rig = Rig::new(1);
-    rig.start();
-    let open = |rig: &Rig, job, leaves, need| {
-        let shape = Shape { need: Some(need), ..Shape::default() };
-        rig.ask(Request::OpenLease(OpenLease { job: key(job), leaves, shape }))
-    };
-    let Reply::Lease(lease) = open(&rig, 7, 4, Need::Slices(3)).unwrap() else { panic!("no lease") };
-    assert_eq!(lease.leaves.len(), 1);
-    assert_eq!((lease.leaves[0].profile.as_str(), lease.leaves[0].slices), ("3g.40gb", 3));
-    let granted = rig.grant(7, 0, 4, std::process::id());
-    assert!(granted.is_err(), "four tasks on one instance: {granted:?}");
-    assert_eq!(rig.try_status().unwrap().leases[0].leaves, 4, "as Slurm counts it");
-    assert_eq!(rig.open(8, 3).unwrap().leaves.len(), 3, "what Slurm believes to be free is free");
-    assert_eq!(refused(open(&rig, 9, 2, Need::MemoryMib(15_000))), Reason::NoLeaves);
-    rig.close(7).unwrap();
-    rig.close(8).unwrap();
-    rig.settled();
-}
-
-#[test]
-fn a_size_that_the_count_does_not_pay_for_is_refused_with_the_price() {
-    let mut rig = Rig::new(1);
-    rig.start();
-    let shape = Shape { need: Some(Need::MemoryMib(30_000)), ..Shape::default() };
-    match rig.ask(Request::OpenLease(OpenLease { job: key(7), leaves: 3, shape })) {
-        Err(ClientError::Refused(r)) => {
-            assert!(r.text.contains("3g.40gb") && r.text.contains('4'), "{}", r.text)
-        }
-        other => panic!("{other:?}"),
-    }
 }

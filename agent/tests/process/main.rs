@@ -15,5 +15,6 @@ mod rig;
 mod segment;
 mod segment_hostile;
 mod segment_restart;
+mod shapes;
 mod slurm;
 mod step;

@@ -2,6 +2,8 @@
 
 use crate::rig::{Ends, LONG, Rig, has, skip, tied};
 use std::io::{ErrorKind, Read, Write};
+use migshare_proto::Request;
+use migshare_proto::admin::{GpuNote, Order, OrderRequest};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -53,12 +55,22 @@ fn figures_follow_the_leases() {
     let (mut rig, address) = rig(1);
     rig.start();
     rig.open(4711, 2).unwrap();
+    rig.open(4712, 6).unwrap_err();
+    let gpu = rig.try_status().unwrap().gpus[0].uuid.clone();
+    let order = Order::Cordon(GpuNote { gpu, note: "new fan".to_owned() });
+    rig.ask(Request::Order(OrderRequest { order, force: false })).unwrap();
+    rig.ask(Request::Order(OrderRequest { order: Order::Evict(4711), force: false })).unwrap_err();
     let (code, text) = page(&address, "/metrics");
     assert_eq!(code, "HTTP/1.1 200 OK");
     for line in [
+        "migshare_refusals_total{reason=\"no_leaves\"} 1",
+        "migshare_refusals_total{reason=\"needs_force\"} 1",
+        "migshare_gpu_state{gpu=\"0\",state=\"cordoned\"} 1",
+        "migshare_gpu_state{gpu=\"0\",state=\"serving\"} 0",
+        "migshare_gpu_serving{gpu=\"0\"} 0",
         "migshare_leaves{gpu=\"0\",state=\"leased\"} 2",
         "migshare_leaves{gpu=\"0\",state=\"free\"} 5",
-        "migshare_leaves_usable 7",
+        "migshare_leaves_usable 0",
         "migshare_leases 1",
         "migshare_gpu_stranded_compute_slices{gpu=\"0\"} 0",
         "migshare_reconfig_total{change=\"make\",result=\"done\"} 7",

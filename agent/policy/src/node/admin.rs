@@ -35,7 +35,7 @@ impl Node {
 
     fn known(&self, gpu: &GpuUuid) -> Result<(), Refused> {
         let known = self.books.gpus.contains_key(gpu);
-        if known { Ok(()) } else { Err(bad(format!("this node has no gpu {gpu} in MIG mode"))) }
+        if known { Ok(()) } else { Err(self.no_gpu(gpu)) }
     }
 
     fn cordon(&self, gpu: &GpuUuid, note: &str) -> Result<Vec<Record>, Refused> {
@@ -55,7 +55,8 @@ impl Node {
         let exists =
             view.is_some_and(|v| v.gpu.profiles.iter().any(|p| p.placements.contains(&place.placement)));
         if !exists {
-            return Err(bad(format!("{} has no place {}", self.gpu_name(&place.gpu), place.placement)));
+            let text = format!("{} has no place {}", self.gpu_name(&place.gpu), place.placement);
+            return Err(refused(Reason::NoSuchPlace, text));
         }
         let (place, note) = (place.clone(), note.to_owned());
         Ok(vec![Record::Quarantine { place, cause: Cause::Admin, note }])
@@ -82,12 +83,12 @@ impl Node {
                 place.placement,
                 self.gpu_name(&place.gpu)
             );
-            return Err(refused(Reason::BadRequest, text));
+            return Err(refused(Reason::InUse, text));
         }
         if self.books.stands_on(&place.gpu).any(|(other, _)| other.overlaps(place)) {
             let text =
                 format!("an instance is being made at {} on {}", place.placement, self.gpu_name(&place.gpu));
-            return Err(bad(text));
+            return Err(refused(Reason::InUse, text));
         }
         let leaf = LeafId { place: place.clone(), generation: self.books.next_generation(place) };
         Ok(Some(Record::Reserve { leaf, profile: instance.profile }))
@@ -102,7 +103,8 @@ impl Node {
     fn forget(&self, gpu: &GpuUuid, force: bool) -> Result<Vec<Record>, Refused> {
         self.known(gpu)?;
         if self.sight.healthy(gpu).is_some() {
-            return Err(bad(format!("{} is here and works: cordon it instead", self.gpu_name(gpu))));
+            let text = format!("{} is here and works: cordon it instead", self.gpu_name(gpu));
+            return Err(refused(Reason::BadRequest, text));
         }
         let on_gpu = |job: &JobKey| {
             self.books.leases.get(job).is_some_and(|l| l.leaves.iter().any(|p| p.leaf.place.gpu == *gpu))
@@ -135,10 +137,8 @@ impl Node {
                 Some(format!("job {job} of user {} ({} leaves, {steps} steps)", job.uid, lease.charged))
             })
             .collect();
-        bad(format!("this takes away the leaves of {}; --force does it all the same", whose.join(" and ")))
+        let text =
+            format!("this takes away the leaves of {}; --force does it all the same", whose.join(" and "));
+        refused(Reason::NeedsForce, text)
     }
-}
-
-fn bad(text: String) -> Refused {
-    refused(Reason::BadRequest, text)
 }

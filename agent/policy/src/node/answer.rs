@@ -73,8 +73,10 @@ impl Node {
             Some(need) => self.pick_large(now, bid, need)?,
         };
         let told: Option<Vec<Leaf>> = picks.iter().map(|pick| self.leaf(pick)).collect();
+        let reshape = self.reshape(now, bid, &picks);
         let open = Record::Open { job, leaves: picks, charged: leaves, at: now };
-        Ok(Proposal::recorded(vec![open], told.map_or(Verdict::Wait, Verdict::Lease)))
+        let records = reshape.into_iter().chain([open]).collect();
+        Ok(Proposal::recorded(records, told.map_or(Verdict::Wait, Verdict::Lease)))
     }
 
     fn open_again(&self, job: JobKey, lease: &Lease, count: u32) -> Proposal {

@@ -30,22 +30,15 @@ impl Node {
         ours.filter_map(|view| price(&view.gpu, need)).max_by_key(|price| price.leaves)
     }
 
-    /// Notes when a user's job makes the node change the shape of instances.
-    pub(super) fn count_changes(&mut self, record: &Record) {
-        let Record::Open { job, leaves, charged, at } = record else { return };
-        if *charged as usize > leaves.len() && leaves.iter().any(|pick| self.pending(pick)) {
-            let oldest = at - self.rules.reshaping.window;
-            self.changes.retain(|_, times| {
-                times.retain(|time| *time > oldest);
-                !times.is_empty()
-            });
-            self.changes.entry(job.uid).or_default().push(*at);
-        }
+    /// The note that a lease makes the node change the shape of instances; it counts until the window is over.
+    pub(super) fn reshape(&self, now: i64, bid: &Bid, picks: &[Pick]) -> Option<Record> {
+        let larger = bid.leaves as usize > picks.len() && picks.iter().any(|pick| self.pending(pick));
+        let until = now.saturating_add(self.rules.reshaping.window);
+        larger.then_some(Record::Reshape { uid: bid.job.uid, at: now, until })
     }
 
     fn recent_changes(&self, now: i64, uid: u32) -> usize {
-        let recent = |time: &&i64| **time > now - self.rules.reshaping.window;
-        self.changes.get(&uid).map_or(0, |times| times.iter().filter(recent).count())
+        self.books.reshapes.get(&uid).map_or(0, |ends| ends.iter().filter(|until| **until > now).count())
     }
 
     fn no_such_size(&self, need: Need) -> Refused {
@@ -55,7 +48,7 @@ impl Node {
         let most = largest.map_or_else(String::new, |p| {
             format!("; the largest here is {} with {} slices and {} MiB", p.name, p.slices, p.memory_mib)
         });
-        refused(Reason::BadRequest, format!("no gpu of this node has an instance with {}{most}", words(need)))
+        refused(Reason::NoSuchSize, format!("no gpu of this node has an instance with {}{most}", words(need)))
     }
 
     fn too_often(&self, uid: u32) -> Refused {
@@ -64,7 +57,7 @@ impl Node {
             "jobs of user {uid} changed the shape of instances {per_user} times within {window} s, which is the limit here: \
              ask for leaves without size= or mem=, or try again later"
         );
-        refused(Reason::NotServing, text)
+        refused(Reason::RateLimited, text)
     }
 
     /// Why no place is free for an instance of this size, although Slurm counts enough leaves.
@@ -85,7 +78,7 @@ impl Node {
             self.most_large(count, need),
             self.in_the_way(need)
         );
-        refused(Reason::NoLeaves, text)
+        Refused { requeue: self.rules.reshaping.requeue, ..refused(Reason::Fragmented, text) }
     }
 
     /// How many such instances can be had, fewer than asked for.
@@ -152,5 +145,5 @@ fn wrong_charge(asked: u32, price: &Price) -> Refused {
         "an instance of {name} is charged {} here, and {asked} are no multiple of that: ask for --gres=mig:{way}",
         leaves(*each)
     );
-    refused(Reason::BadRequest, text)
+    refused(Reason::WrongPrice, text)
 }

@@ -42,17 +42,21 @@ impl Node {
     pub(super) fn check_target(&self, target: &Target) -> Result<(), Refused> {
         for (gpu, layout) in target {
             if !self.books.gpus.contains_key(gpu) {
-                return Err(refused(Reason::BadRequest, format!("this node has no gpu {gpu} in MIG mode")));
+                return Err(self.no_gpu(gpu));
             }
             let view = self.sight.gpus.get(gpu);
             if let (Some(view), Some(layout)) = (view, layout)
                 && let Err(misfit) = layout.check(&view.gpu)
             {
                 let text = format!("{}: {misfit}", self.gpu_name(gpu));
-                return Err(refused(Reason::BadRequest, text));
+                return Err(refused(Reason::NoSuchPlace, text));
             }
         }
         Ok(())
+    }
+
+    pub(super) fn no_gpu(&self, gpu: &GpuUuid) -> Refused {
+        refused(Reason::NoSuchPlace, format!("this node has no gpu {gpu} in MIG mode"))
     }
 
     fn plan_gpu(&self, view: &View, layout: &Layout, plan: &mut Plan) {

@@ -5,7 +5,7 @@ use super::sight::{TRIES, View};
 use super::{Node, Proposal};
 use crate::books::{Quarantine, Stage, Stand};
 use crate::layout::{Cut, leaves};
-use crate::record::{Cause, LeafId, Place, Record};
+use crate::record::{Cause, LeafId, Pick, Place, Record};
 use crate::topology::{Health, Instance};
 use migshare_proto::GpuUuid;
 
@@ -95,7 +95,9 @@ impl Node {
     fn adopt(&self, view: &View, instance: &Instance) -> Record {
         let place = view.place(instance.placement);
         let cut = Cut { profile: instance.profile, placement: instance.placement };
-        let free = !self.books.stands_on(&place.gpu).any(|(p, _)| p.overlaps(&place));
+        let held = |p: &Pick| p.leaf.place != place && p.leaf.place.overlaps(&place);
+        let free = !self.books.stands_on(&place.gpu).any(|(p, _)| p.overlaps(&place))
+            && !self.books.leases.values().any(|lease| lease.leaves.iter().any(held));
         let of_layout = self.layout_of(&view.gpu.uuid).cut(&view.gpu).contains(&cut);
         if !(free && of_layout && instance.full_compute().is_some()) {
             return quarantine(view, instance);

@@ -9,7 +9,7 @@ use migshare_proto::{JobKey, StepId};
 pub(super) const NAMED: usize = 4;
 
 pub(super) fn refused(reason: Reason, text: String) -> Refused {
-    Refused { reason, text }
+    Refused::new(reason, text)
 }
 
 /// `1 leaf`, `2 leaves`.
@@ -41,7 +41,10 @@ impl Node {
         };
         let text =
             format!("{} asked for, {free} of {counted} free: {}; {way}", leaves(asked), self.held_by());
-        refused(Reason::NoLeaves, text)
+        // With all counted leaves in order it would have fitted: then it is not the jobs that are in the way.
+        let held: u32 = self.books.leases.values().map(|lease| lease.charged).sum();
+        let reason = if held + asked <= counted { Reason::Unavailable } else { Reason::NoLeaves };
+        refused(reason, text)
     }
 
     /// Who or what holds the leaves that are not free.
@@ -88,7 +91,7 @@ impl Node {
             leaves(lease.charged),
             self.problems().join("; ")
         );
-        refused(Reason::NoLeaves, text)
+        refused(Reason::Unavailable, text)
     }
 
     pub(super) fn some_lost(&self, job: JobKey, asked: u32, left: u32) -> Refused {
@@ -97,7 +100,7 @@ impl Node {
             leaves(asked),
             self.problems().join("; ")
         );
-        refused(Reason::NoLeaves, text)
+        refused(Reason::Unavailable, text)
     }
 
     pub(super) fn no_tasks(&self, job: JobKey, step: StepId) -> Refused {
@@ -143,7 +146,7 @@ impl Node {
             "leaves of this step were lost: {}; start the step again",
             lost.collect::<Vec<_>>().join(", ")
         );
-        refused(Reason::NoLeaves, text)
+        refused(Reason::Unavailable, text)
     }
 }
 

@@ -54,7 +54,9 @@ impl Node {
             pci_bus_id: gpu.pci_bus_id.clone(),
             numa: gpu.numa,
             units: gpu.units,
+            cordon: self.books.cordons.get(&gpu.uuid).cloned(),
             state: match view.health {
+                Health::Mig if self.books.cordons.contains_key(&gpu.uuid) => GpuState::Cordoned,
                 Health::Mig => GpuState::Serving,
                 Health::MigOff => GpuState::MigOff,
                 Health::Lost => GpuState::Lost,

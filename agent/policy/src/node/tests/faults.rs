@@ -4,8 +4,10 @@ use super::leases::refusal;
 use crate::fixture;
 use crate::layout::Layout;
 use crate::node::{Ask, Seen, Service, Verdict};
+use crate::record::Place;
 use crate::rig::{Fault, Rig, close, grant, job, open, rules};
 use crate::topology::Health;
+use migshare_proto::Placement;
 use migshare_proto::message::Reason;
 
 fn asleep() -> Rig {
@@ -60,7 +62,7 @@ fn a_lost_gpu_makes_the_node_unfit_and_its_jobs_keep_their_leases() {
     assert_eq!(rig.reason(), "migshare: 7 of 14 leaves usable: gpu 0 is lost");
     assert!(rig.node.books().leases.contains_key(&job(1)));
     let (reason, text) = refusal(rig.ask(&grant(1, 0, 3, 3)));
-    assert_eq!(reason, Reason::NoLeaves);
+    assert_eq!(reason, Reason::Unavailable);
     assert!(text.contains("gpu 0 is lost"), "{text}");
     let Verdict::Lease(leaves) = rig.ask(&open(2, 7)) else { panic!() };
     assert!(leaves.iter().all(|leaf| leaf.gpu == 1));
@@ -78,7 +80,7 @@ fn a_gpu_that_was_reset_is_cut_again_but_not_under_a_lease() {
         "{:?}",
         rig.node.problems()
     );
-    assert_eq!(refusal(rig.ask(&Ask::JobLeaves { job: job(1) })).0, Reason::NoLeaves);
+    assert_eq!(refusal(rig.ask(&Ask::JobLeaves { job: job(1) })).0, Reason::Unavailable);
     rig.ask(&close(1));
     rig.settle();
     assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
@@ -117,4 +119,48 @@ fn an_instance_replaced_by_another_kind_is_quarantined() {
     rig.scan();
     assert_eq!(rig.node.usable(), 4);
     assert!(rig.reason().contains("3g.40gb"), "{}", rig.reason());
+}
+
+#[test]
+fn a_shortage_is_told_apart_by_whether_jobs_or_hardware_make_it() {
+    let mut rig = Rig::h100s(2);
+    rig.ask(&open(1, 5));
+    assert_eq!(refusal(rig.ask(&open(2, 10))).0, Reason::NoLeaves);
+    let uuid = rig.gpus[1].gpu.uuid.clone();
+    rig.gpus[1].health = Health::Lost;
+    rig.node.observe(rig.now, Seen::GpuLost(uuid));
+    rig.settle();
+    let (reason, text) = refusal(rig.ask(&open(2, 9)));
+    assert_eq!(reason, Reason::Unavailable);
+    assert!(text.contains("gpu 1 is lost"), "{text}");
+    assert_eq!(refusal(rig.ask(&open(2, 10))).0, Reason::NoLeaves, "too many also for sound hardware");
+}
+
+#[test]
+fn what_stands_across_the_place_of_a_lease_is_not_adopted_and_given_to_nobody() {
+    let mut rig = Rig::h100s(1);
+    let large =
+        Ask::Open { job: job(1), leaves: 4, direction: None, need: Some(crate::charge::Need::Slices(3)) };
+    assert!(matches!(rig.ask(&large), Verdict::Lease(_)));
+    assert_eq!(rig.standing(0)[4], (9, 4));
+    // Somebody destroys the job's instance and makes a leaf of the layout on a part of its place.
+    let gpu = rig.gpus[0].gpu.clone();
+    rig.gpus[0].instances.retain(|i| i.placement.start != 4);
+    rig.gpus[0].instances.push(fixture::instance(&gpu, 19, 5));
+    rig.scan();
+    let place = Place { gpu: gpu.uuid, placement: Placement { start: 5, size: 1 } };
+    assert!(!rig.node.books().stands.contains_key(&place), "adopted across a lease");
+    assert!(rig.node.books().quarantines.contains_key(&place));
+    assert!(rig.standing(0).contains(&(19, 5)), "what is not ours is not destroyed");
+    // Slurm counts three more leaves; none of them lies where job 1 is.
+    let Verdict::Lease(rest) = rig.ask(&open(2, 3)) else { panic!() };
+    assert!(rest.iter().all(|leaf| leaf.placement.start < 4), "{rest:?}");
+    rig.ask(&close(1));
+    rig.settle();
+    assert!(rig.standing(0).contains(&(19, 5)), "nor when the lease has ended");
+    let release = crate::order::Order::Unquarantine { place };
+    let proposal = rig.node.order(&release, false);
+    rig.carry(proposal);
+    rig.settle_awake(3);
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
 }

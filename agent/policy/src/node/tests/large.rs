@@ -84,7 +84,7 @@ fn a_step_is_charged_as_its_job_is() {
 #[test]
 fn a_charge_that_is_no_multiple_is_refused_with_what_to_ask_for() {
     let (reason, text) = refusal(Rig::h100s(1).ask(&large(1, 5, Need::Slices(2))));
-    assert_eq!(reason, Reason::BadRequest);
+    assert_eq!(reason, Reason::WrongPrice);
     assert_eq!(
         text,
         "an instance of 1g.20gb is charged 2 leaves here, and 5 are no multiple of that: ask for --gres=mig:4 or 6"
@@ -95,7 +95,7 @@ fn a_charge_that_is_no_multiple_is_refused_with_what_to_ask_for() {
 #[test]
 fn a_size_that_no_gpu_has_is_refused_with_the_largest() {
     let (reason, text) = refusal(Rig::h100s(1).ask(&large(1, 7, Need::MemoryMib(100_000))));
-    assert_eq!(reason, Reason::BadRequest);
+    assert_eq!(reason, Reason::NoSuchSize);
     assert!(text.contains("the largest here is 7g.80gb with 7 slices and 81152 MiB"), "{text}");
 }
 
@@ -107,7 +107,7 @@ fn a_node_without_a_place_says_who_holds_the_places_and_what_would_work() {
     rig.ask(&open(3, 1));
     let held = rig.standing(0).len();
     let (reason, text) = refusal(rig.ask(&large(4, 7, Need::Slices(7))));
-    assert_eq!((reason, held), (Reason::NoLeaves, 7));
+    assert_eq!((reason, held), (Reason::Fragmented, 7));
     assert_eq!(
         text,
         "1 instance of 7g.80gb (7 leaves each) asked for, 0 can be made now: 0:8 on gpu 0 is held by job 1 and 2 and 3; \
@@ -125,8 +125,22 @@ fn shape_changes_are_limited_per_user() {
         rig.ask(&close(n));
         rig.settle();
     }
-    let (_, text) = refusal(rig.ask(&large(3, 2, Need::Slices(2))));
-    assert!(text.contains("user 500") && text.contains("2 times within 3600 s"), "{text}");
+    let limited = |rig: &mut Rig| {
+        let (reason, text) = refusal(rig.ask(&large(3, 2, Need::Slices(2))));
+        assert_eq!(reason, Reason::RateLimited);
+        assert!(text.contains("user 500") && text.contains("2 times within 3600 s"), "{text}");
+    };
+    limited(&mut rig);
+    rig.restart();
+    rig.settle();
+    limited(&mut rig);
+    // A compacted journal holds the fewest records that fold to the same books.
+    rig.journal = rig.node.books().records();
+    rig.restart();
+    rig.settle();
+    limited(&mut rig);
+    assert_eq!(got(rig.ask(&open(4, 7))).len(), 7, "leaves without size= are not limited");
+    rig.ask(&close(4));
     rig.now += 3601;
     assert_eq!(got(rig.ask(&large(3, 2, Need::Slices(2)))).len(), 1);
 }
@@ -161,5 +175,47 @@ fn a_killed_agent_finishes_or_undoes_what_it_began() {
         rig.ask(&close(1));
         rig.settle();
         assert_eq!(rig.standing(0).len(), 7, "killed after {killed_after} steps");
+    }
+}
+
+#[test]
+fn a_shape_that_stands_already_is_no_change_and_another_user_has_a_limit_of_its_own() {
+    let mut strict = rules(Layout::Uniform);
+    (strict.reshaping.per_user, strict.reshaping.lazy) = (1, true);
+    let mut rig = Rig::of(&[fixture::h100(0)], strict);
+    for n in 1..=3 {
+        assert_eq!(got(rig.ask(&large(n, 4, Need::Slices(3)))).len(), 1, "job {n} takes what stands");
+        rig.ask(&close(n));
+        rig.settle();
+    }
+    assert_eq!(refusal(rig.ask(&large(4, 2, Need::Slices(2)))).0, Reason::RateLimited);
+    let mut other = large(5, 2, Need::Slices(2));
+    if let Ask::Open { job, .. } = &mut other {
+        job.uid = 501;
+    }
+    assert_eq!(got(rig.ask(&other)).len(), 1);
+}
+
+#[test]
+fn changes_that_no_longer_count_are_forgotten_with_the_next_one() {
+    let mut rig = Rig::h100s(1);
+    for n in 1..=5 {
+        rig.ask(&large(n, 2, Need::Slices(2)));
+        rig.ask(&close(n));
+        rig.settle();
+        rig.now += 4000;
+    }
+    assert_eq!(rig.node.books().reshapes[&500].len(), 1);
+}
+
+#[test]
+fn a_refusal_for_want_of_a_place_says_whether_the_site_wants_the_job_elsewhere() {
+    for requeue in [false, true] {
+        let mut site = rules(Layout::Uniform);
+        site.reshaping.requeue = requeue;
+        let mut rig = Rig::of(&[fixture::h100(0)], site);
+        rig.ask(&open(1, 1));
+        let Verdict::Refused(no) = rig.ask(&large(2, 7, Need::Slices(7))) else { panic!() };
+        assert_eq!((no.reason, no.requeue), (Reason::Fragmented, requeue));
     }
 }

@@ -8,7 +8,7 @@ use migshare_proto::JobKey;
 use migshare_proto::message::{Reason, Refused};
 
 pub(super) fn refusal(verdict: Verdict) -> (Reason, String) {
-    let Verdict::Refused(Refused { reason, text }) = verdict else { panic!("not refused: {verdict:?}") };
+    let Verdict::Refused(Refused { reason, text, .. }) = verdict else { panic!("not refused: {verdict:?}") };
     (reason, text)
 }
 

@@ -133,8 +133,8 @@ impl Model {
                 self.promise(key, &got, each, &taken);
             }
             (Verdict::Lease(got), Some(held)) => self.check_again(&got, &held, asked),
-            (Verdict::Refused(no), held) if no.reason == Reason::BadRequest && held.is_none() => {
-                assert!(asked == 0 || !asked.is_multiple_of(each));
+            (Verdict::Refused(no), held) if no.reason == Reason::WrongPrice && held.is_none() => {
+                assert!(!asked.is_multiple_of(each));
             }
             (Verdict::Refused(no), held) => {
                 let few = fits.min(self.fits(slices)) < asked / each;
@@ -191,7 +191,8 @@ impl Model {
         let dead = |p: &Promise| p.broken || p.places.iter().all(|at| !self.healthy(at.0));
         let is_true = match reason {
             Reason::BadRequest => asked == 0,
-            Reason::NoLeaves => held.map_or(few, dead),
+            Reason::NoLeaves | Reason::Fragmented => held.is_none() && few,
+            Reason::Unavailable => held.map_or(few, dead),
             Reason::LeaseDiffers => held.is_some_and(|p| p.places.len() as u32 * p.each != asked),
             _ => false,
         };
@@ -248,7 +249,7 @@ impl Model {
                 .steps
                 .get(&step)
                 .is_some_and(|s| s.0.len() as u32 != count / promise.each || s.1 != tasks),
-            Reason::NoLeaves => promise.broken || promise.places.iter().any(|p| !self.healthy(p.0)),
+            Reason::Unavailable => promise.broken || promise.places.iter().any(|p| !self.healthy(p.0)),
             _ => false,
         };
         assert!(is_true, "{reason:?} for {count} leaves and {tasks} tasks of {promise:?}");
