@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   policy    which side serves a clean hit: pure, time passed in
+//!   feedback  what the way to the backend says of itself: controllers, connections, ports, imports
 //!   cache     extents with checksums on local storage
 //!   fs        operations of the file system as plain Rust, reads among them
 //!   fuse      the FUSE front end;  waiting: requests under way, and who may stop waiting
@@ -15,6 +16,7 @@
 pub mod cache;
 pub mod config;
 pub mod emulate;
+pub mod feedback;
 pub mod fs;
 pub mod fuse;
 pub mod io;

@@ -187,13 +187,29 @@ pub struct Completion {
     pub striped: bool,
 }
 
+/// What signals from outside say of the backend (states of controllers and imports, counters of links; see
+/// [`crate::feedback`]). The splitter's own timing comes on top: it is never overruled by a signal that says "live".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// Nothing is known against it.
+    #[default]
+    Live,
+    /// A path is lost or the network to it is congested: polite mounts send no hits there.
+    Degraded,
+    /// It cannot answer: no policy sends hits there.
+    Gone,
+}
+
 /// The splitter of one backend: in-flight accounting plus a policy.
 #[derive(Debug)]
 pub struct Splitter {
     out: Outstanding,
     policy: Policy,
     oldest_backend: Option<Nanos>,
+    /// By our own timing.
     backend_live: bool,
+    reported: BackendState,
 }
 
 /// A backend that answers nothing for this long while reads wait is not live.
@@ -202,21 +218,28 @@ const BACKEND_SILENCE: Nanos = 250 * MILLIS;
 impl Splitter {
     /// A splitter with nothing in flight.
     pub fn new(policy: Policy) -> Self {
-        Self { out: Outstanding::default(), policy, oldest_backend: None, backend_live: true }
+        Self {
+            out: Outstanding::default(),
+            policy,
+            oldest_backend: None,
+            backend_live: true,
+            reported: BackendState::Live,
+        }
     }
 
     /// Decides one clean hit. The caller then reports each part with [`Self::issued`].
     pub fn route(&mut self, now: Nanos, ask: Ask) -> Route {
+        let live = self.backend_live();
         let route = match &mut self.policy {
             Policy::CacheOnly => Route::One(Side::Cache),
             Policy::BackendOnly => Route::One(Side::Backend),
             Policy::Static(interleave) => Route::One(interleave.next_side()),
             Policy::Netcas(netcas) => Route::One(netcas.route(now)),
             Policy::Orthus(orthus) => Route::One(orthus.route(now)),
-            Policy::Window(window) => return window.route(now, ask, &self.out, self.backend_live),
+            Policy::Window(window) => return window.route(now, ask, &self.out, live),
         };
         // A dead backend is left by every policy: the others would park all readers there.
-        if self.backend_live { route } else { Route::One(Side::Cache) }
+        if live { route } else { Route::One(Side::Cache) }
     }
 
     /// A read was handed to `side`.
@@ -255,17 +278,30 @@ impl Splitter {
         if self.oldest_backend.is_some_and(|since| now.saturating_sub(since) > BACKEND_SILENCE) {
             self.backend_live = false;
         }
-        self.backend_live
+        self.backend_live()
     }
 
-    /// An outside signal (NVMe-oF controller state, Lustre import state) says that the backend is not live.
-    pub fn backend_reported_down(&mut self) {
-        self.backend_live = false;
+    /// A signal from outside changed. A backend that comes back is believed at once: reads that still hang there show it
+    /// again within 250 ms.
+    pub fn backend_reported(&mut self, now: Nanos, state: BackendState) {
+        if self.reported == BackendState::Gone && state != BackendState::Gone {
+            self.backend_live = true;
+            self.oldest_backend = (self.out.backend.reads > 0).then_some(now);
+        }
+        self.reported = state;
+        self.tell_policy();
     }
 
     /// Another policy from now on; what is in flight stays counted.
     pub fn replace(&mut self, policy: Policy) {
         self.policy = policy;
+        self.tell_policy();
+    }
+
+    fn tell_policy(&mut self) {
+        if let Policy::Window(window) = &mut self.policy {
+            window.backend_degraded(self.reported == BackendState::Degraded);
+        }
     }
 
     /// What is in flight now.
@@ -273,8 +309,13 @@ impl Splitter {
         self.out
     }
 
-    /// Whether the backend answered its last read.
+    /// Whether hits may be read at the backend: it answered its last read in time, and no signal says that it is gone.
     pub fn backend_live(&self) -> bool {
+        self.backend_live && self.reported != BackendState::Gone
+    }
+
+    /// Whether our own timing finds nothing against the backend.
+    pub fn backend_answers(&self) -> bool {
         self.backend_live
     }
 

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
 use crate::config::{Config, ConfigError, LockMode, MountConfig};
+use crate::feedback::{Root, Watch};
 use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, probe_locks};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
@@ -111,6 +112,9 @@ impl Sidecar {
         let id = backend_id(&config.backend).map_err(other("find the mount of the backend"))?;
         let reads = ReadPath::new(Arc::clone(&self.cache), engines, settings, id)
             .map_err(other("start the read path"))?;
+        Watch::find(&Root("/".into()), &config.backend)
+            .and_then(|watch| watch.start(&reads))
+            .map_err(other("watch the way to the backend"))?;
         let identity = if service { Identity::Caller } else { Identity::Own };
         let fs = Fs::new(&config.backend, identity, Arc::clone(&reads)).map_err(other("open the backend"))?;
         check_locks(config);

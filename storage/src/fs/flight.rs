@@ -339,7 +339,7 @@ impl Watch {
         let tick = move || {
             while let Some(path) = path.upgrade().filter(|p| !p.watch.closed.load(Ordering::Acquire)) {
                 path.watch.look();
-                path.splitter().tick(path.now());
+                path.tick();
                 drop(path);
                 std::thread::sleep(TICK);
             }

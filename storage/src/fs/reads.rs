@@ -24,6 +24,7 @@ use super::flight::{Hit, Watch};
 use super::version::{Current, Seen};
 use super::{Node, OpenFile};
 use crate::cache::{BLOCK, Cache, EXTENT, FileStore, Version};
+use crate::feedback::{Report, Standing};
 use crate::io::{Buffer, Engine, Job, Workers};
 use crate::policy::{
     Completion, Nanos, Netcas, Policy, PolicyName, Profile, Side, Splitter, StreamId, Window, WindowConfig,
@@ -89,6 +90,7 @@ pub struct ReadPath {
     validations: Workers,
     pub(super) watch: Watch,
     stats: Statistics,
+    backend: Standing,
 }
 
 impl ReadPath {
@@ -115,6 +117,7 @@ impl ReadPath {
             watch: Watch::new(settings.rescue_after),
             settings,
             stats: Statistics::default(),
+            backend: Standing::default(),
         });
         Watch::start(&path)?;
         Ok(path)
@@ -157,9 +160,31 @@ impl ReadPath {
             "policy": self.policy_name(),
             "engine": self.engines.cache.name(),
             "backend_live": splitter.backend_live(),
+            "backend": self.backend.now(),
             "in_flight": splitter.outstanding(),
             "window": window,
         })
+    }
+
+    /// How the backend stands, by signals and by our own timing.
+    pub fn backend(&self) -> &Standing {
+        &self.backend
+    }
+
+    /// Signals about the backend changed.
+    pub fn backend_reported(&self, report: Report) {
+        self.splitter().backend_reported(self.now(), report.state);
+        self.backend.reported(report);
+    }
+
+    /// Lets time pass: notices a backend that went silent.
+    pub(super) fn tick(&self) {
+        let answers = {
+            let mut splitter = self.splitter();
+            splitter.tick(self.now());
+            splitter.backend_answers()
+        };
+        self.backend.answers(answers);
     }
 
     pub(super) fn engine(&self, side: Side) -> &Engine {

@@ -59,9 +59,51 @@ fn in_flight_accounting_returns_to_zero_whatever_the_order() {
 }
 
 #[test]
+fn a_backend_that_a_signal_calls_gone_is_left_by_every_policy_until_the_signal_calls_it_back() {
+    for policy in every_policy() {
+        let mut splitter = Splitter::new(policy);
+        // A read that hangs there: own timing alone would say "silent" for as long as it does.
+        splitter.issued(0, Side::Backend, ASK);
+        splitter.backend_reported(1, BackendState::Gone);
+        for i in 0..50 {
+            assert_ne!(splitter.route(2 + i, ASK), Route::One(Side::Backend), "{:?}", splitter.policy());
+        }
+        assert!(!splitter.tick(SECOND));
+        splitter.backend_reported(2 * SECOND, BackendState::Live);
+        assert!(splitter.tick(2 * SECOND));
+        // The read still hangs after 250 ms more: the signal was too hopeful.
+        assert!(!splitter.tick(2 * SECOND + 251 * MILLIS));
+    }
+}
+
+#[test]
+fn an_answer_does_not_overrule_a_signal_that_calls_the_backend_gone() {
+    let mut splitter = Splitter::new(Policy::BackendOnly);
+    splitter.issued(0, Side::Backend, ASK);
+    splitter.backend_reported(1, BackendState::Gone);
+    splitter.completed(2, done(Side::Backend, 2, true));
+    assert_eq!(splitter.route(3, ASK), Route::One(Side::Cache));
+}
+
+#[test]
+fn a_degraded_backend_is_spared_by_polite_mounts_alone() {
+    for (polite, spared) in [(true, true), (false, false)] {
+        let window = Window::new(WindowConfig { polite, ..WindowConfig::default() });
+        let mut splitter = Splitter::new(Policy::Window(Box::new(window)));
+        splitter.backend_reported(0, BackendState::Degraded);
+        // A policy that is put in place later knows it too.
+        let window = Window::new(WindowConfig { polite, ..WindowConfig::default() });
+        splitter.replace(Policy::Window(Box::new(window)));
+        splitter.route(1, ASK);
+        let Policy::Window(window) = splitter.policy() else { panic!("not replaced") };
+        assert_eq!(window.snapshot().reason == window::Reason::BackendCongested, spared);
+    }
+}
+
+#[test]
 fn a_dead_backend_is_probed_by_duplicates_only() {
     let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
-    splitter.backend_reported_down();
+    splitter.backend_reported(0, BackendState::Gone);
     let routes: Vec<Route> = (1..=10).map(|i| splitter.route(i * 50 * MILLIS, ASK)).collect();
     assert!(routes.contains(&Route::Probe));
     assert!(routes.iter().all(|r| matches!(r, Route::Probe | Route::One(Side::Cache))));

@@ -26,7 +26,7 @@ use stripe::Stripes;
 /// What an administrator may set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WindowConfig {
-    /// Spill only while the backend's latency is below 1.7 times its recent minimum.
+    /// Spill only while the backend's latency is below 1.7 times its recent minimum and no signal calls it degraded.
     pub polite: bool,
     /// Most bytes in flight at the backend by spilled hits; `None`: no cap.
     pub max_backend_bytes: Option<u64>,
@@ -97,6 +97,7 @@ pub struct Window {
     backend: SideTiming,
     stripes: Stripes,
     probe: Probe,
+    degraded: bool,
     reason: Reason,
 }
 
@@ -121,8 +122,14 @@ impl Window {
             backend: SideTiming::default(),
             stripes: Stripes::default(),
             probe: Probe { last: 0, useful: 0, known: 0 },
+            degraded: false,
             reason: Reason::default(),
         }
+    }
+
+    /// Whether a signal from outside calls the backend degraded.
+    pub(super) fn backend_degraded(&mut self, degraded: bool) {
+        self.degraded = degraded;
     }
 
     /// A read was handed to the backend.
@@ -152,7 +159,7 @@ impl Window {
             return Reason::BackendDown;
         }
         let congested = self.backend.mean * 10 > self.backend.min.get(now) * POLITE_FACTOR;
-        if self.config.polite && self.backend.mean > 0 && congested {
+        if self.config.polite && (self.degraded || (self.backend.mean > 0 && congested)) {
             return Reason::BackendCongested;
         }
         if self.backend.mean > BEARABLE_FLOOR.max(self.cache.mean * BEARABLE_FACTOR) {
