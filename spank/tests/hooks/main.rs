@@ -111,7 +111,7 @@ fn granted(n: u8, tasks: &[&[u32]]) -> Reply {
 }
 
 fn refused(reason: Reason, text: &str) -> Reply {
-    Reply::Refused(Refused { reason, text: text.to_owned() })
+    Reply::Refused(Refused::new(reason, text))
 }
 
 fn done() -> Reply {
