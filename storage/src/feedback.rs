@@ -22,20 +22,11 @@ mod watch;
 
 use serde::Serialize;
 
+use crate::mounts::Root;
 pub use crate::policy::BackendState;
-pub use backend::{Kind, Mount, mount_of};
+pub use backend::Kind;
 pub use standing::{Stand, Standing};
 pub use watch::Watch;
-
-/// Where the kernel's files are: `/` but in tests.
-#[derive(Clone, Debug)]
-pub struct Root(pub std::path::PathBuf);
-
-impl Root {
-    fn at(&self, path: &str) -> std::path::PathBuf {
-        self.0.join(path.trim_start_matches('/'))
-    }
-}
 
 /// What one look at one source found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! ```text
 //!   policy    which side serves a clean hit: pure, time passed in
 //!   feedback  what the way to the backend says of itself: controllers, connections, ports, imports
+//!   mounts    the mount table
 //!   cache     extents with checksums on local storage
 //!   fs        operations of the file system as plain Rust, reads among them
 //!   fuse      the FUSE front end;  waiting: requests under way, and who may stop waiting
@@ -20,6 +21,7 @@ pub mod feedback;
 pub mod fs;
 pub mod fuse;
 pub mod io;
+pub mod mounts;
 pub mod policy;
 pub mod sidecar;
 pub mod waiting;

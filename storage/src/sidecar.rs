@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +14,11 @@ use thiserror::Error;
 
 use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
 use crate::config::{Config, ConfigError, LockMode, MountConfig};
-use crate::feedback::{Root, Watch};
+use crate::feedback::Watch;
 use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, probe_locks};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
+use crate::mounts::{Mount, Root, mount_of};
 use crate::policy::WindowConfig;
 
 /// Threads of the blocking engine.
@@ -109,11 +109,13 @@ impl Sidecar {
         };
         let engine = || Engine::start(READ_THREADS).map_err(other("start a read engine"));
         let engines = Engines { cache: engine()?, backend: engine()? };
-        let id = backend_id(&config.backend).map_err(other("find the mount of the backend"))?;
+        let root = Root::default();
+        let below = mount_of(&root, &config.backend).map_err(other("find the mount of the backend"))?;
+        let id = below.as_ref().map_or(0, Mount::identity);
         let reads = ReadPath::new(Arc::clone(&self.cache), engines, settings, id)
             .map_err(other("start the read path"))?;
-        Watch::find(&Root("/".into()), &config.backend)
-            .and_then(|watch| watch.start(&reads))
+        Watch::find(&root, &config.backend, below.as_ref())
+            .start(&reads)
             .map_err(other("watch the way to the backend"))?;
         let identity = if service { Identity::Caller } else { Identity::Own };
         let fs = Fs::new(&config.backend, identity, Arc::clone(&reads)).map_err(other("open the backend"))?;
@@ -247,23 +249,4 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     new.push(".new");
     std::fs::write(&new, text)?;
     std::fs::rename(&new, path)
-}
-
-/// Identity of the file system below a path that survives a remount: its source and type in the mount table. Two file
-/// systems with the same identity are still told apart by the birth and change times of their files.
-fn backend_id(backend: &Path) -> io::Result<u64> {
-    let device = std::fs::metadata(backend)?.dev();
-    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let identity =
-        table.lines().find(|l| l.split(' ').nth(2) == Some(&number)).and_then(|l| l.split_once(" - "));
-    let identity = identity.map_or_else(
-        || backend.display().to_string(),
-        |(_, tail)| tail.split(' ').take(2).collect::<Vec<_>>().join(" "),
-    );
-    // FNV-1a: the value is stored on disk, so it must not change with the compiler's hasher.
-    let hash = identity
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    Ok(hash)
 }

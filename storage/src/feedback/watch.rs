@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{BackendState, Finding, Kind, Report, Root, Source, SourceName, mount_of};
+use super::{BackendState, Finding, Kind, Report, Source, SourceName};
 use crate::fs::ReadPath;
+use crate::mounts::{Mount, Root};
 
 /// States cost one small read each; counters say nothing about less than a second.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,14 +29,10 @@ struct Watched {
 }
 
 impl Watch {
-    /// Finds what tells about the backend below a directory.
-    ///
-    /// # Errors
-    /// When the mount table cannot be read.
-    pub fn find(root: &Root, directory: &Path) -> io::Result<Self> {
-        let mount = mount_of(root, directory)?;
-        let sources = mount.map_or_else(Vec::new, |m| Kind::of(root, &m).sources(root));
-        Ok(Self::over(directory.display().to_string(), sources))
+    /// Finds what tells about the backend that a directory is on.
+    pub fn find(root: &Root, directory: &Path, mount: Option<&Mount>) -> Self {
+        let sources = mount.map_or_else(Vec::new, |m| Kind::of(root, m).sources(root));
+        Self::over(directory.display().to_string(), sources)
     }
 
     fn over(backend: String, sources: Vec<Box<dyn Source>>) -> Self {

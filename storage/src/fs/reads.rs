@@ -138,6 +138,15 @@ impl ReadPath {
         &self.stats
     }
 
+    /// The same as JSON, with how often the backend was left and for what.
+    pub fn stats_json(&self) -> serde_json::Value {
+        let mut stats = self.stats.to_json();
+        let left: serde_json::Map<_, _> =
+            self.backend.left().map(|(source, times)| (source.as_str().to_owned(), times.into())).collect();
+        stats["backend_left_total"] = left.into();
+        stats
+    }
+
     /// Policy in force.
     pub fn policy_name(&self) -> PolicyName {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner)

@@ -27,7 +27,7 @@ pub(super) fn ours(name: &OsStr) -> Option<&str> {
 impl Fs {
     pub(super) fn get_virtual(&self, node: &Node, name: &str) -> io::Result<Vec<u8>> {
         let value = match name {
-            "stats" => self.reads().stats().to_json(),
+            "stats" => self.reads().stats_json(),
             "policy" => return Ok(self.reads().policy_name().to_string().into_bytes()),
             "explain" => self.explain(node)?,
             _ => return Err(errno(libc::ENODATA)),
