@@ -82,7 +82,20 @@ fn widen_read_ahead(device: Option<u32>) {
     }
 }
 
+/// Takes a mount out of the tree, also while files are open; without root by fusermount3.
+pub(crate) fn detach(mountpoint: &Path) {
+    if nix::mount::umount2(mountpoint, nix::mount::MntFlags::MNT_DETACH).is_err() {
+        let lazily = ["-u", "-z", "--"];
+        let _ = std::process::Command::new("fusermount3").args(lazily).arg(mountpoint).status();
+    }
+}
+
 impl Mounted {
+    /// Minor number of its device.
+    pub fn device(&self) -> Option<u32> {
+        self.device
+    }
+
     /// Whether the kernel ended the session: somebody unmounted.
     pub fn is_over(&self) -> bool {
         self.session.as_ref().is_none_or(|s| s.guard.is_finished())
@@ -91,10 +104,7 @@ impl Mounted {
     /// Unmounts, also while files are open or requests hang.
     pub fn unmount(mut self, mountpoint: &Path) {
         let Some(session) = self.session.take() else { return };
-        if nix::mount::umount2(mountpoint, nix::mount::MntFlags::MNT_DETACH).is_err() {
-            let lazily = ["-u", "-z", "--"];
-            let _ = std::process::Command::new("fusermount3").args(lazily).arg(mountpoint).status();
-        }
+        detach(mountpoint);
         // Files that are still open keep the connection, and a thread that waits in the kernel of a dead backend may keep this
         // process: neither must keep the callers, so what is still under way ends now, with ECONNABORTED.
         if let Some(device) = self.device.filter(|_| !session.guard.is_finished()) {

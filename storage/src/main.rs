@@ -3,16 +3,17 @@
 
 mod client;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use migshare_storage::config::{
     CacheConfig, Config, LockMode, MountConfig, default_attributes, default_rescue, parse_size,
 };
 use migshare_storage::policy::PolicyName;
-use migshare_storage::sidecar::{Sidecar, block_signals};
+use migshare_storage::sidecar::{Sidecar, block_signals, wait_and_clean};
 
 /// A cached view of a remote file system that reads clean hits from the cache and the network at once.
 #[derive(Parser)]
@@ -84,6 +85,12 @@ enum Command {
         /// The policy.
         policy: PolicyName,
     },
+    /// Unmount when standard input ends; a daemon without root starts this for itself.
+    #[command(hide = true)]
+    Janitor {
+        /// Device and mount point, in turn.
+        mounts: Vec<OsString>,
+    },
     /// Measure the two ends of a Perf Profile for the netcas policy on a cached file.
     Profile {
         /// A large, fully cached file on a mount (see `warm`).
@@ -136,6 +143,9 @@ struct MountArgs {
     /// How long the kernel may believe names and attributes, in milliseconds.
     #[arg(long, default_value_t = default_attributes())]
     attributes_ms: u64,
+    /// Serve all users: what root's mounts do, and nobody else's.
+    #[arg(long, hide = true)]
+    allow_other: bool,
     /// File locks to take at the backend too, so that they hold between nodes.
     #[arg(long, value_enum, default_value_t)]
     locks: LockMode,
@@ -168,6 +178,10 @@ impl MountArgs {
     }
 }
 
+/// Why a user cannot share a mount.
+const ALLOW_OTHER: &str = "--allow-other is refused without root: what others read would pass through a process of yours, with \
+    your rights; let root run the mount, which serves everybody with their own rights";
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -180,7 +194,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Mount(args) => serve(args.into_config()),
+        Command::Mount(args) => {
+            ensure!(!args.allow_other || rustix::process::geteuid().is_root(), ALLOW_OTHER);
+            serve(args.into_config())
+        }
+        Command::Janitor { mounts } => Ok(wait_and_clean(&mounts)?),
         Command::Serve { config } => serve(Config::read(&config)?),
         Command::Status { mount, json, count } => client::status(&mount, json, count),
         Command::Stats { mount, json } => client::stats(&mount, json),

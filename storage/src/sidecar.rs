@@ -1,5 +1,7 @@
 //! Puts the parts together: one cache, its mounts, the housekeeping, and the end of it all.
 
+mod janitor;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
@@ -11,6 +13,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
+
+pub use janitor::wait_and_clean;
+
+use janitor::Janitor;
 
 use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
 use crate::config::{Config, ConfigError, LockMode, MountConfig};
@@ -64,6 +70,7 @@ pub struct Sidecar {
     cache: Arc<Cache<FileStore>>,
     mounts: Vec<Running>,
     metrics_file: Option<PathBuf>,
+    janitor: Option<Janitor>,
 }
 
 struct Running {
@@ -78,13 +85,15 @@ impl Sidecar {
     /// # Errors
     /// See [`StartError`]. What was mounted before the failure is unmounted.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        config.mounts.iter().for_each(|mount| janitor::clear_dead(&mount.at));
         let config = config.check()?;
         // Only its presence: without root it is fusermount3 that opens it.
         std::fs::metadata("/dev/fuse").map_err(StartError::NoFuse)?;
         // Every node that the kernel knows holds a descriptor.
         let _ = raise_file_limit();
         let cache = Arc::new(Cache::open(&config.cache.dir, config.cache.size)?);
-        let mut sidecar = Self { cache, mounts: Vec::new(), metrics_file: config.metrics_file };
+        let mut sidecar =
+            Self { cache, mounts: Vec::new(), metrics_file: config.metrics_file, janitor: None };
         for mount in &config.mounts {
             match sidecar.add(mount) {
                 Ok(running) => sidecar.mounts.push(running),
@@ -94,7 +103,20 @@ impl Sidecar {
                 }
             }
         }
+        sidecar.post_janitor();
         Ok(sidecar)
+    }
+
+    /// A service is started again by its supervisor and clears up then; a user has nobody.
+    fn post_janitor(&mut self) {
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mounts = self.mounts.iter().filter_map(|m| Some((m.mounted.device()?, &*m.at)));
+        match Janitor::post(mounts) {
+            Ok(janitor) => self.janitor = Some(janitor),
+            Err(error) => tracing::warn!("nobody will unmount if this process is killed: {error}"),
+        }
     }
 
     fn add(&self, config: &MountConfig) -> Result<Running, StartError> {
@@ -177,6 +199,7 @@ impl Sidecar {
             running.mounted.unmount(&running.at);
             running.reads.close();
         }
+        drop(self.janitor);
     }
 
     /// All metrics in the Prometheus text format.

@@ -17,3 +17,5 @@ mod rights;
 mod semantics;
 #[path = "mounted/sequences.rs"]
 mod sequences;
+#[path = "mounted/user.rs"]
+mod user;

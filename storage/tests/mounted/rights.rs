@@ -103,26 +103,3 @@ fn only_the_owner_of_the_mount_changes_its_policy() {
     rig.set_policy("orthus");
     assert!(as_user(&format!("{} stats .", super::rig::BINARY), &rig.mount()));
 }
-
-/// In a mount namespace of its own, with a /dev/fuse that users may open, as on most systems.
-#[test]
-fn without_root_a_user_mounts_reads_writes_and_unmounts() {
-    if !can_mount() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    mode(dir.path(), 0o777);
-    let script = format!(
-        "mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse && exec setpriv --reuid={USER} --regid={USER} \
-         --clear-groups sh -c '
-            mkdir b m && echo old > b/old
-            {} mount b m --cache c --size 32M & pid=$!
-            until mountpoint -q m; do kill -0 $pid || exit 1; done
-            read line < m/old && [ \"$line\" = old ] && echo new > m/new && [ \"$(cat b/new)\" = new ] || exit 2
-            kill $pid && wait $pid || exit 3
-            ! mountpoint -q m'",
-        super::rig::BINARY
-    );
-    let status = Command::new("unshare").args(["-m", "sh", "-c", &script]).current_dir(dir.path()).status();
-    assert!(status.unwrap().success());
-}

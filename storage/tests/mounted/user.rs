@@ -1,0 +1,82 @@
+//! Without root: one user, one mount, and nothing left behind however it ends.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::rig::{BINARY, can_mount};
+
+const USER: u32 = 65534;
+
+/// Runs shell lines as a user, in a mount namespace with a /dev/fuse that users may open, as on most systems. `start` mounts
+/// b at m and waits for it; `gone` waits until m is no mount point.
+fn as_user(lines: &str) {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let prelude = format!(
+        "sidecar() {{ exec {BINARY} mount b m --cache c --size 32M \"$@\"; }}
+         until_true() {{ n=0; until \"$@\" 2>/dev/null; do n=$((n+1)); [ $n -lt 600 ] || exit 9; sleep 0.1; done; }}
+         start() {{ sidecar & pid=$!; until_true mountpoint -q m; }}
+         is_gone() {{ ! grep -q \" $PWD/m \" /proc/self/mountinfo; }}
+         mkdir b m && echo old > b/old || exit 8"
+    );
+    let lines = lines.replace("BINARY", BINARY);
+    let script = format!(
+        "mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse && \
+         exec setpriv --reuid={USER} --regid={USER} --clear-groups sh -c '{prelude}\n{lines}'"
+    );
+    let status = Command::new("unshare").args(["-m", "sh", "-c", &script]).current_dir(dir.path()).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_user_mounts_reads_writes_and_unmounts() {
+    as_user(
+        "start; read line < m/old && [ \"$line\" = old ] && echo new > m/new && [ \"$(cat b/new)\" = new ] || exit 2
+         kill $pid && wait $pid || exit 3
+         is_gone",
+    );
+}
+
+#[test]
+fn a_killed_daemon_leaves_no_mount() {
+    as_user("start; kill -9 $pid; until_true is_gone; [ -z \"$(ls m)\" ]");
+}
+
+#[test]
+fn a_killed_process_group_leaves_no_mount_also_while_files_are_open() {
+    as_user(
+        "setsid BINARY mount b m --cache c --size 32M & group=$!
+         until_true mountpoint -q m; exec 3< m/old
+         kill -9 -$group; until_true is_gone",
+    );
+}
+
+#[test]
+fn a_dead_mount_that_nobody_could_clean_up_is_replaced_by_the_next_start() {
+    as_user(
+        "start; until_true pgrep -P $pid -f janitor; kill -9 $(pgrep -P $pid -f janitor); kill -9 $pid; wait $pid
+         until_true sh -c \"ls m 2>&1 | grep -q connected\"
+         sidecar & pid=$!; until_true grep -q old m/old; kill $pid && wait $pid && is_gone",
+    );
+}
+
+#[test]
+fn a_namespace_of_its_own_holds_the_mount_and_takes_it_along() {
+    as_user(
+        "unshare -cm --keep-caps sh -c \"BINARY mount b m --cache c --size 32M & daemon=\\$!
+             until mountpoint -q m; do kill -0 \\$daemon || exit 2; done; cat m/old > seen
+             until pgrep -P \\$daemon; do sleep 0.1; done; kill -9 \\$(pgrep -P \\$daemon) \\$daemon\" & wait $!
+         [ \"$(cat seen)\" = old ] && is_gone",
+    );
+}
+
+#[test]
+fn a_user_cannot_share_the_mount() {
+    as_user(
+        "sidecar --allow-other 2> says & wait $!; [ $? = 1 ] && grep -q \"let root run the mount\" says && is_gone",
+    );
+}
