@@ -21,6 +21,7 @@ for_tests=(
   binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, rate the unit
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
+  fio                           # writes and verifies on such mounts
   python3-torch                 # tests of the collectives' Python package
 )
 

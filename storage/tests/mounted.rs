@@ -17,5 +17,7 @@ mod rights;
 mod semantics;
 #[path = "mounted/sequences.rs"]
 mod sequences;
+#[path = "mounted/suites.rs"]
+mod suites;
 #[path = "mounted/user.rs"]
 mod user;
