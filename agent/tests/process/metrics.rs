@@ -1,9 +1,9 @@
 //! What others see of the node: figures, health pages, job files.
 
 use crate::rig::{Ends, LONG, Rig, has, skip, tied};
-use std::io::{ErrorKind, Read, Write};
 use migshare_proto::Request;
 use migshare_proto::admin::{GpuNote, Order, OrderRequest};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -19,19 +19,17 @@ fn skip(reason: &str) {
     println!("SKIP: {reason}");
 }
 
-#[test]
-fn a_c_program_calls_every_function_of_the_header() {
-    let Some(compiler) = compiler() else { return skip("no C compiler") };
+/// Compiles a program of this folder against header and shared object, and runs it.
+fn compile_and_run(compiler: &str, source: &str) {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let build = tempfile::tempdir().unwrap();
-    let program = build.path().join("abi");
-    let folder = library_folder();
+    let program = build.path().join("program");
     // The linker wants the soname beside the program.
-    std::fs::copy(folder.join("libmigshare.so"), build.path().join("libmigshare.so.1")).unwrap();
+    std::fs::copy(library_folder().join("libmigshare.so"), build.path().join("libmigshare.so.1")).unwrap();
     let compiled = Command::new(compiler)
         .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o"])
         .arg(&program)
-        .arg(root.join("tests/abi.c"))
+        .arg(root.join("tests").join(source))
         .arg(format!("-I{}", root.join("include").display()))
         .arg(build.path().join("libmigshare.so.1"))
         .arg(format!("-Wl,-rpath,{}", build.path().display()))
@@ -39,6 +37,60 @@ fn a_c_program_calls_every_function_of_the_header() {
         .unwrap();
     assert!(compiled.success());
     assert!(Command::new(&program).status().unwrap().success());
+}
+
+#[test]
+fn a_c_program_calls_every_function_of_the_header() {
+    let Some(compiler) = compiler() else { return skip("no C compiler") };
+    compile_and_run(compiler, "abi.c");
+}
+
+#[test]
+fn every_collective_type_and_operator_gives_what_a_scalar_loop_gives() {
+    let Some(compiler) = compiler() else { return skip("no C compiler") };
+    compile_and_run(compiler, "matrix.c");
+}
+
+#[test]
+fn the_header_is_c99_and_cpp() {
+    let Some(compiler) = compiler() else { return skip("no C compiler") };
+    let header = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("include/migshare.h");
+    // The numbers of the ABI, by whoever compiles: they never change. A C++ parser comes with the compiler or is missed.
+    let asserts = "enum { ok = 1 / (MIGSHARE_MISMATCH == 5 && MIGSHARE_INTERNAL == 12 && MIGSHARE_U64 == 11 && \
+                   MIGSHARE_AVERAGE == 4 && MIGSHARE_ABI_VERSION == 1 && sizeof(migshare_request) == 8) };\n";
+    for (language, standard) in
+        [("c", "-std=c99"), ("c", "-std=c23"), ("c++", "-std=c++98"), ("c++", "-std=c++20")]
+    {
+        let probe = |text: String| {
+            let build = tempfile::tempdir().unwrap();
+            let source = build.path().join("source");
+            std::fs::write(&source, text).unwrap();
+            let mut command = Command::new(compiler);
+            command.args([
+                standard,
+                "-x",
+                language,
+                "-fsyntax-only",
+                "-Wall",
+                "-Wextra",
+                "-Wpedantic",
+                "-Werror",
+            ]);
+            command
+                .args(["-Wno-long-long", "-Wno-variadic-macros"])
+                .arg(source)
+                .output()
+                .unwrap()
+                .status
+                .success()
+        };
+        if !probe("int x;\n".to_owned()) {
+            println!("SKIP: {compiler} has no {language} of {standard}");
+            continue;
+        }
+        let twice = format!("#include \"{0}\"\n#include \"{0}\"\n{asserts}", header.display());
+        assert!(probe(twice), "{language} {standard}");
+    }
 }
 
 #[test]

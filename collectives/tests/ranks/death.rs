@@ -7,25 +7,29 @@ use migshare_collectives::comm::Collective;
 use migshare_collectives::error::Status;
 use migshare_collectives::{Comm, DataType, Error, ReduceOp};
 
-use crate::launch::{Launch, Running};
+use crate::launch::{Launch, Running, say_ready};
 
 /// Exit codes of ranks: this plus the status.
-const FAULT: i32 = 20;
+pub(crate) const FAULT: i32 = 20;
 /// A result was wrong.
-const WRONG: i32 = 90;
+pub(crate) const WRONG: i32 = 90;
 const RANKS: usize = 3;
+/// Longer than a test may take.
+const LONG: Duration = Duration::from_secs(120);
+/// For tests that wait for a timeout.
+const SHORT: Duration = Duration::from_millis(700);
 
 /// Where the tests' dice come from: the seed is printed, so that a failure can be repeated.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
         println!("seed {seed}");
         Self(seed)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -72,8 +76,9 @@ fn require(right: bool) {
     }
 }
 
-/// A rank's life: rounds until a fault, or until `limit`.
-fn live(limit: Duration) -> ! {
+/// A rank's life: rounds until a fault, or until `limit`. When the first is done the parent is told, and from then on the
+/// timeout is `patience`: however slow the machine is, all ranks are in the middle of life when the test begins.
+fn live(limit: Duration, patience: Duration) -> ! {
     let end = |error: &Error| -> ! { std::process::exit(FAULT + error.status() as i32) };
     let mut comm = Comm::from_env().unwrap_or_else(|error| end(&error));
     let begin = Instant::now();
@@ -86,6 +91,10 @@ fn live(limit: Duration) -> ! {
         }
         if done[0] != 0 {
             break;
+        }
+        if n == 0 {
+            comm.set_timeout(patience);
+            say_ready();
         }
     }
     std::process::exit(0)
@@ -105,9 +114,8 @@ fn launch(timeout: Duration) -> Running {
 
 /// Waits for the ranks other than `except`; all must end with one of `codes`.
 fn expect(running: &mut Running, except: usize, codes: &[i32]) {
-    let deadline = Instant::now() + Duration::from_secs(60);
     for rank in (0..RANKS).filter(|rank| *rank != except) {
-        let status = running.wait(rank, deadline);
+        let status = running.wait(rank);
         assert!(status.code().is_some_and(|code| codes.contains(&code)), "rank {rank}: {status}");
     }
 }
@@ -115,7 +123,7 @@ fn expect(running: &mut Running, except: usize, codes: &[i32]) {
 #[test]
 fn ranks_notice_a_killed_peer_at_whatever_instruction() {
     if is_rank() {
-        live(Duration::from_secs(100));
+        live(LONG, LONG);
     }
     let mut dice = Dice::new();
     for _ in 0..15 {
@@ -131,11 +139,11 @@ fn ranks_notice_a_killed_peer_at_whatever_instruction() {
 #[test]
 fn a_peer_killed_in_the_middle_of_life_is_lost_not_late() {
     if is_rank() {
-        live(Duration::from_secs(100));
+        live(LONG, LONG);
     }
     for victim in 0..RANKS {
-        let mut running = launch(Duration::from_secs(50));
-        std::thread::sleep(Duration::from_millis(400));
+        let mut running = launch(LONG);
+        running.until_ready();
         running.signal(victim, libc::SIGKILL);
         expect(&mut running, victim, &faults(&[Status::PeerLost]));
     }
@@ -144,17 +152,18 @@ fn a_peer_killed_in_the_middle_of_life_is_lost_not_late() {
 #[test]
 fn a_stopped_peer_times_out_and_finds_the_communicator_poisoned_when_resumed() {
     if is_rank() {
-        live(Duration::from_secs(100));
+        live(LONG, SHORT);
     }
     let mut dice = Dice::new();
     for _ in 0..4 {
-        let mut running = launch(Duration::from_millis(700));
-        std::thread::sleep(Duration::from_micros(300_000 + dice.below(50_000)));
+        let mut running = launch(LONG);
+        running.until_ready();
+        std::thread::sleep(Duration::from_micros(dice.below(20_000)));
         let victim = dice.below(RANKS as u64) as usize;
         running.signal(victim, libc::SIGSTOP);
         expect(&mut running, victim, &faults(&[Status::Timeout]));
         running.signal(victim, libc::SIGCONT);
-        let status = running.wait(victim, Instant::now() + Duration::from_secs(60));
+        let status = running.wait(victim);
         let codes = faults(&[Status::Timeout, Status::PeerLost]);
         assert!(status.code().is_some_and(|code| codes.contains(&code)), "{status}");
     }
@@ -187,15 +196,16 @@ impl Control {
 #[test]
 fn garbage_in_control_words_never_hangs_crashes_or_gives_wrong_results() {
     if is_rank() {
-        live(Duration::from_millis(1500));
+        live(Duration::from_millis(1500), SHORT);
     }
     let mut dice = Dice::new();
     let fault = [Status::Corrupt, Status::Timeout, Status::PeerLost, Status::Mismatch];
     let allowed = [faults(&fault), vec![0]].concat();
     for attempt in 0..8 {
-        let mut running = launch(Duration::from_millis(700));
+        let mut running = launch(LONG);
         let control = Control::map(&running);
-        std::thread::sleep(Duration::from_micros(200_000 + dice.below(100_000)));
+        running.until_ready();
+        std::thread::sleep(Duration::from_micros(dice.below(50_000)));
         for _ in 0..1 << (attempt * 2) {
             let garbage = [u64::MAX, 0, dice.0, dice.below(1 << 30)][dice.below(4) as usize];
             let index = dice.below(control.count);
@@ -208,13 +218,13 @@ fn garbage_in_control_words_never_hangs_crashes_or_gives_wrong_results() {
 #[test]
 fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
     if is_rank() {
-        live(Duration::from_secs(100));
+        live(LONG, LONG);
     }
-    let mut running = launch(Duration::from_secs(40));
+    let mut running = launch(LONG);
     let control = Control::map(&running);
-    std::thread::sleep(Duration::from_millis(400));
+    running.until_ready();
     // All lines of rank 1 in the first slot, again and again, because the rank overwrites them.
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + LONG;
     let line = |index: u64| (4096 + (8 + index) * 128) / 8;
     while running.children[0].try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline);
@@ -240,7 +250,7 @@ fn ranks_that_call_different_things_are_told_so() {
 fn a_request_whose_peer_died_ends_in_test_too() {
     if !is_rank() {
         let mut running = Launch::new(2).start();
-        let status = running.wait(0, Instant::now() + Duration::from_secs(60));
+        let status = running.wait(0);
         assert_eq!(status.code(), Some(FAULT + Status::PeerLost as i32));
         return;
     }

@@ -5,4 +5,5 @@
 mod death;
 mod launch;
 mod segments;
+mod stepped;
 mod values;
