@@ -123,6 +123,8 @@ pub struct Driver {
     outlets: Outlets,
     waiting: Vec<Waiting>,
     history: History,
+    /// What was wrong when it was last told.
+    problems: BTreeSet<String>,
     /// When to try to repair a broken journal.
     repair: Option<Instant>,
 }
@@ -162,6 +164,7 @@ impl Driver {
             outlets,
             waiting: Vec::new(),
             history: History::new(told),
+            problems: BTreeSet::new(),
             repair: None,
         };
         driver.mind_the_journal();

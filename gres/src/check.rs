@@ -1,11 +1,12 @@
 //! Compares what is installed with what a node needs, and names each difference.
 
 use crate::conf::Line;
-use crate::hostlist;
 use crate::installed::Installed;
 use crate::inventory::Inventory;
 use crate::render::{PLUGIN, SOCKET};
+use migshare_proto::{hostlist, prices};
 use serde::Serialize;
+use std::fs;
 use std::path::Path;
 
 /// How bad a difference is.
@@ -148,6 +149,7 @@ impl Check<'_> {
         if plugin.is_absolute() && !plugin.exists() {
             found.push(wrong(&line.at(), format!("{} does not exist", plugin.display())));
         }
+        found.extend(self.prices(line));
         let there = line.get("socket").unwrap_or(SOCKET).replace("%n", &self.inventory.node);
         if let Some(socket) = socket.filter(|s| *s != Path::new(&there)) {
             found.push(wrong(
@@ -156,6 +158,35 @@ impl Check<'_> {
             ));
         }
         found
+    }
+
+    /// The price table that the plugin reads on submit hosts, against what this node's agent charges.
+    fn prices(&self, line: &Line) -> Option<Difference> {
+        let Inventory { node, prices, .. } = self.inventory;
+        let Some(path) = line.get("prices") else {
+            let why = "a request for larger instances is not refused when its price differs between nodes";
+            return Some(advice(&line.at(), format!("no prices= names a price table: {why}")));
+        };
+        let table = match fs::read_to_string(path) {
+            Ok(text) => prices::parse(&text).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        match table {
+            Err(e) => Some(wrong(path, e)),
+            Ok(table) => match prices::of_node(&table, node) {
+                None => Some(wrong(
+                    path,
+                    format!("no line is for {node}: add what `migshare-gres render` prints there"),
+                )),
+                Some(known) if known.leaves != prices.leaves || known.models != prices.models => {
+                    let text = format!(
+                        "the line for {node} is not what its agent charges: write what `migshare-gres render` prints"
+                    );
+                    Some(wrong(path, text))
+                }
+                Some(_) => None,
+            },
+        }
     }
 
     fn advice(&self) -> Vec<Difference> {

@@ -1,7 +1,7 @@
 //! What is installed: slurm.conf and the files that it leads to.
 
 use crate::conf::{self, Line, ReadError};
-use crate::hostlist;
+use migshare_proto::hostlist;
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! What a node has: the agent's status, from its socket or from a file.
 
 use migshare_proto::message::{Reply, Request, StatusQuery};
+use migshare_proto::prices::NodePrices;
 use migshare_proto::status::{GpuState, Status};
 use migshare_proto::{Client, ClientError};
 use std::io;
@@ -33,6 +34,8 @@ pub struct Inventory {
     pub leaves: u32,
     /// NVML indices of the GPUs that hold them.
     pub gpus: Vec<u32>,
+    /// The node's line of the price table.
+    pub prices: NodePrices,
 }
 
 impl Inventory {
@@ -58,6 +61,7 @@ impl From<Status> for Inventory {
     fn from(status: Status) -> Inventory {
         let gpus =
             status.gpus.iter().filter(|gpu| gpu.state != GpuState::MigOff).map(|gpu| gpu.index).collect();
-        Inventory { node: status.node, leaves: status.counted, gpus }
+        let prices = NodePrices::from(&status);
+        Inventory { node: status.node, leaves: status.counted, gpus, prices }
     }
 }

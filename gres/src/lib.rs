@@ -1,4 +1,4 @@
-//! What Slurm must be told about a node with leaves: the text for gres.conf, slurm.conf and plugstack.conf, and how
+//! What Slurm must be told about a node with leaves: the text for gres.conf, slurm.conf, plugstack.conf and the price table, and how
 //! it differs from what is installed.
 //!
 //! One number matters: Slurm counts leaves and never learns which ones. The count is constant while the agent changes
@@ -11,7 +11,6 @@
 
 pub mod check;
 pub mod conf;
-pub mod hostlist;
 pub mod installed;
 pub mod inventory;
 pub mod render;

@@ -22,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print the text for gres.conf, slurm.conf and plugstack.conf
+    /// Print the text for gres.conf, slurm.conf, plugstack.conf and the price table
     Render {
         #[command(flatten)]
         source: Source,

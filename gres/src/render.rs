@@ -9,6 +9,9 @@ pub const SOCKET: &str = "/run/migshare/agent.sock";
 /// File name of the plugin; Slurm looks a name without a path up in its PluginDir.
 pub const PLUGIN: &str = "spank_migshare.so";
 
+/// Where `render` says that the price table is; any path will do that plugstack.conf names.
+pub const PRICES: &str = "/etc/slurm/migshare-prices";
+
 /// Text per file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Text {
@@ -18,6 +21,8 @@ pub struct Text {
     pub slurm: String,
     /// For plugstack.conf.
     pub plugstack: String,
+    /// For the price table: the line of this node, beside those of the others.
+    pub prices: String,
 }
 
 /// The text for one node.
@@ -37,18 +42,22 @@ pub fn text(inventory: &Inventory, plugin: &str, socket: &Path) -> Text {
         ),
         plugstack: format!(
             "# required, not optional: optional would start a job without its leaves when a hook fails.\n\
-             required {plugin}{}\n",
+             required {plugin}{} prices={PRICES}\n",
             if socket == Path::new(SOCKET) { String::new() } else { format!(" socket={}", socket.display()) }
+        ),
+        prices: format!(
+            "# A line of each node, or one of alike nodes with a host list as its name; submit hosts read it.\n{}\n",
+            serde_json::to_string(&inventory.prices).unwrap_or_default()
         ),
     }
 }
 
 impl Text {
-    /// All three, each under the name of its file.
+    /// All, each under the name of its file.
     pub fn whole(&self) -> String {
         format!(
-            "## gres.conf\n{}\n## slurm.conf\n{}\n## plugstack.conf\n{}",
-            self.gres, self.slurm, self.plugstack
+            "## gres.conf\n{}\n## slurm.conf\n{}\n## plugstack.conf\n{}\n## {PRICES}\n{}",
+            self.gres, self.slurm, self.plugstack, self.prices
         )
     }
 }

@@ -7,13 +7,15 @@ use tempfile::TempDir;
 
 const STATUS: &str = r#"{"node":"n2","version":"0.1.0","driver":"550.54.15","cuda":"12.4","layout":"uniform",
 "counted":14,"usable":13,"gpus":[
-{"index":0,"uuid":"GPU-a","model":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:17:00.0","numa":0,"units":8,"state":"serving","leaves":[]},
-{"index":1,"uuid":"GPU-b","model":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:65:00.0","numa":0,"units":8,"state":"lost","leaves":[]},
+{"index":0,"uuid":"GPU-a","model":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:17:00.0","numa":0,"units":8,"state":"serving","leaves":[],
+"prices":[{"profile":"1g.10gb","slices":1,"memory_mib":9984,"leaves":1},{"profile":"3g.40gb","slices":3,"memory_mib":40448,"leaves":4}]},
+{"index":1,"uuid":"GPU-b","model":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:65:00.0","numa":0,"units":8,"state":"lost","leaves":[],
+"prices":[{"profile":"1g.10gb","slices":1,"memory_mib":9984,"leaves":1},{"profile":"3g.40gb","slices":3,"memory_mib":40448,"leaves":4}]},
 {"index":2,"uuid":"GPU-c","model":"NVIDIA H100 80GB HBM3","pci_bus_id":"00000000:ca:00.0","numa":1,"units":8,"state":"mig_off","leaves":[]}],
 "leases":[],"problems":[]}"#;
 
 /// A configuration without fault, in the ways that admins write them.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     (
         "slurm.conf",
         "ClusterName=c\nGresTypes=gpu,mig\nPrologFlags=Alloc,X11\nPrologEpilogTimeout=60\nInclude nodes.conf\n",
@@ -27,7 +29,13 @@ const FILES: [(&str, &str); 5] = [
         "NodeName=n[1-3] Name=mig Count=14\nNodeName=n[1-3] Name=gpu File=/dev/nvidia2\nNodeName=big Name=gpu AutoDetect=nvml\n",
     ),
     ("plugstack.conf", "optional other.so\ninclude plugstack.conf.d/*.conf\n"),
-    ("plugstack.conf.d/migshare.conf", "required spank_migshare.so socket=/run/%n.sock\n"),
+    ("plugstack.conf.d/migshare.conf", "required spank_migshare.so socket=/run/%n.sock prices=prices\n"),
+    (
+        "prices",
+        "# alike nodes\n{\"node\":\"n[1-3]\",\"leaves\":14,\"models\":[{\"model\":\"NVIDIA H100 80GB HBM3\",\"prices\":[\
+         {\"profile\":\"1g.10gb\",\"slices\":1,\"memory_mib\":9984,\"leaves\":1},\
+         {\"profile\":\"3g.40gb\",\"slices\":3,\"memory_mib\":40448,\"leaves\":4}]}]}\n",
+    ),
 ];
 
 struct Site(TempDir);
@@ -106,6 +114,15 @@ fn each_mistake_is_named_with_its_place() {
             "migshare.conf:1: optional spank_migshare.so",
         ),
         (
+            "prices",
+            "\"leaves\":4}",
+            "\"leaves\":3}",
+            "wrong   prices: the line for n2 is not what its agent charges",
+        ),
+        ("prices", "n[1-3]", "n1", "wrong   prices: no line is for n2"),
+        ("prices", "\"models\"", "\"modles\"", "wrong   prices: line 2: "),
+        ("plugstack.conf.d/migshare.conf", "prices=prices", "prices=gone", "wrong   gone: No such file"),
+        (
             "plugstack.conf.d/migshare.conf",
             "required ",
             "required /no/such/",
@@ -147,6 +164,12 @@ fn advice_alone_is_no_failure() {
     assert_eq!(code, 0);
     assert!(said.contains("advice  slurm.conf: PrologFlags has no Alloc"), "{said}");
     assert!(said.contains("advice  slurm.conf: PrologEpilogTimeout is not set"), "{said}");
+    site.put("plugstack.conf.d/migshare.conf", "required spank_migshare.so\n");
+    let (code, said) = site.check(&[]);
+    assert!(
+        code == 0 && said.contains("advice  plugstack.conf.d/migshare.conf:1: no prices= names"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -163,9 +186,12 @@ fn what_is_rendered_passes_the_check() {
     let site = Site::new();
     let out = site.run(&["render", "--inventory", "status.json", "--json"]);
     let rendered: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    for (key, file) in [("gres", "gres.conf"), ("slurm", "slurm.conf"), ("plugstack", "plugstack.conf")] {
+    for (key, file) in [("gres", "gres.conf"), ("slurm", "slurm.conf"), ("prices", "prices")] {
         site.put(file, rendered[key].as_str().unwrap());
     }
+    let plugstack = rendered["plugstack"].as_str().unwrap();
+    assert!(plugstack.contains(" prices=/etc/slurm/migshare-prices\n"), "{plugstack}");
+    site.put("plugstack.conf", &plugstack.replace("/etc/slurm/migshare-prices", "prices"));
     assert_eq!(site.check(&[]), (0, "n2: 14 leaves, Slurm is set up for them\n".to_owned()));
     let plain = text(&site.run(&["render", "--inventory", "status.json"]).stdout);
     assert!(plain.contains("## gres.conf\n") && plain.contains("NodeName=n2 Name=mig Count=14\n"), "{plain}");

@@ -13,10 +13,19 @@ const HEADERS: &str = "#include <stdlib.h>\n#include <slurm/slurm.h>\n#include <
 const FUNCTIONS: &[&str] = &[
     "slurm_(error|info|debug|spank_log|init|fini|load_job|free_job_info_msg|get_job_steps|strerror)",
     "slurm_(free_job_step_info_response_msg|hostlist_(create|find|destroy)|init_update_node_msg|update_node|requeue)",
+    "slurm_(load_node|free_node_info_msg|load_partitions|free_partition_info_msg|init_job_desc_msg|update_job)",
     "spank_(context|get_item|getenv|setenv|unsetenv|option_register|option_getopt|strerror)",
 ];
-const TYPES: &[&str] =
-    &["spank_.*", "job_info_msg_t", "job_step_info_response_msg_t", "update_node_msg_t", "slurm_step_id_t"];
+const TYPES: &[&str] = &[
+    "spank_.*",
+    "job_info_msg_t",
+    "job_step_info_response_msg_t",
+    "update_node_msg_t",
+    "slurm_step_id_t",
+    "node_info_msg_t",
+    "partition_info_msg_t",
+    "job_desc_msg_t",
+];
 const CONSTANTS: &[&str] =
     &["SLURM_VERSION_NUMBER", "SLURM_SUCCESS", "NODE_STATE_DRAIN", "NO_VAL", "SLURM_ERROR"];
 

@@ -24,6 +24,8 @@ pub enum AgentError {
         reason: Reason,
         /// The agent's words.
         text: String,
+        /// The site wants a batch job to be queued again, away from this node.
+        requeue: bool,
     },
     /// It did not answer.
     #[error("agent away on {node}: {cause}; the job is not at fault, submit it again")]
@@ -51,7 +53,9 @@ impl AgentError {
             AgentError::Refused { reason: Reason::NotServing, .. } => true,
             // slurmctld counted the leaves as free: that the node has not got them is not the job's doing. How
             // instances of other sizes fit it cannot count.
-            AgentError::Refused { reason: Reason::NoLeaves, .. } => asked.need.is_none(),
+            AgentError::Refused { reason: Reason::NoLeaves | Reason::Unavailable, .. } => {
+                asked.need.is_none()
+            }
             AgentError::Refused { .. } => false,
         }
     }
@@ -148,7 +152,9 @@ impl<'a> Agent<'a> {
     fn classify(&self, error: ClientError) -> AgentError {
         let node = self.config.node.clone();
         match error {
-            ClientError::Refused(r) => AgentError::Refused { reason: r.reason, text: r.text },
+            ClientError::Refused(r) => {
+                AgentError::Refused { reason: r.reason, text: r.text, requeue: r.requeue }
+            }
             ClientError::Away { .. } => AgentError::Away { node, cause: error.to_string() },
             ClientError::Broken(_) | ClientError::Nonsense(_) => {
                 AgentError::Broken { node, cause: error.to_string() }

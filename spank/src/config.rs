@@ -17,6 +17,8 @@ pub struct Config {
     pub proc: PathBuf,
     /// Directory for markers, which a reboot empties.
     pub run: PathBuf,
+    /// The price table of the cluster, for submit hosts.
+    pub prices: Option<PathBuf>,
     /// How long all calls of one hook to the agent may take together.
     pub timeout: Duration,
     /// Slurm's name of this node.
@@ -28,8 +30,8 @@ pub struct Config {
 pub enum ConfigError {
     /// Not a known key.
     #[error(
-        "plugstack.conf: unknown setting \"{0}\"; known are socket=, segment_socket=, proc=, run= \
-         and timeout="
+        "plugstack.conf: unknown setting \"{0}\"; known are socket=, segment_socket=, proc=, run=, \
+         prices= and timeout="
     )]
     Unknown(String),
     /// Not an absolute path.
@@ -49,6 +51,7 @@ impl Config {
             segment_socket: None,
             proc: "/proc".into(),
             run: "/run/migshare".into(),
+            prices: None,
             timeout: Duration::from_secs(5),
             node: node.to_owned(),
         };
@@ -60,6 +63,7 @@ impl Config {
                 }
                 Some(("proc", value)) => config.proc = path("proc", value, node)?,
                 Some(("run", value)) => config.run = path("run", value, node)?,
+                Some(("prices", value)) => config.prices = Some(path("prices", value, node)?),
                 Some(("timeout", value)) => config.timeout = seconds(value)?,
                 _ => return Err(ConfigError::Unknown(word.to_owned())),
             }
@@ -123,6 +127,7 @@ mod tests {
             ("socket", "\"socket\""),
             ("socket=", "socket="),
             ("socket=run/x", "\"run/x\""),
+            ("prices=table", "\"table\""),
             ("timeout=0", "\"0\""),
             ("timeout=61", "\"61\""),
             ("timeout=5s", "\"5s\""),

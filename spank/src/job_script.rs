@@ -9,7 +9,8 @@
 //!              │ asked for
 //!              v
 //!          agent: close leases of ended jobs, open lease ── ok ──> done
-//!              └─ the node's fault ──> drain this node, requeue a batch job
+//!              ├─ the node's fault ──> drain this node, requeue a batch job
+//!              └─ no place for its instances, and the site says so ──> requeue a batch job, away from this node
 //! epilog   marker? ── no ──> nothing more, no socket
 //!              └─ yes ──> agent: close lease ── ok ──> marker removed
 //!                              └─ agent away ──> marker kept as "ended", for the next prolog
@@ -20,8 +21,9 @@ use crate::config::Config;
 use crate::filter;
 use crate::marker::{Known, Marker, Markers};
 use crate::option;
-use crate::slurm::{Item, Job, Level, Slurm};
+use crate::slurm::{Elsewhere, Item, Job, Level, Node, Partition, Slurm};
 use migshare_proto::JobKey;
+use migshare_proto::hostlist;
 use migshare_proto::message::{CloseLease, OpenLease, Shape};
 
 /// What a drain reason of ours starts with: only such nodes are ever resumed by the agent.
@@ -118,8 +120,51 @@ impl Script<'_> {
         match self.settle(&agent).and_then(|()| agent.open(lease)) {
             Ok(_) => {}
             Err(e) if e.is_the_nodes_fault(shape) => self.out_of_service(info, &reason(&e)),
+            Err(AgentError::Refused { requeue: true, text, .. }) if info.batch => self.elsewhere(info, &text),
             Err(e) => self.error(&e.to_string()),
         }
+    }
+
+    /// Queues a batch job again, away from this node. Where it can run nowhere else it goes on here, and its first step says why
+    /// it fails. Nobody but this job waits for it; each call is bounded by Slurm's own time-outs.
+    fn elsewhere(&self, info: &Job, why: &str) {
+        let (job, node) = (self.job, &self.config.node);
+        if let Err(no) = self.has_other_nodes(&info.elsewhere) {
+            return self.error(&format!("{why}; not queued again: {no}"));
+        }
+        self.error(&format!("{why}; queued again, away from {node}"));
+        let excluded = [info.elsewhere.excluded.as_str(), node].into_iter().filter(|list| !list.is_empty());
+        let excluded = excluded.collect::<Vec<_>>().join(",");
+        let comment = format!("migshare: queued again, away from {node}: {why}");
+        // Only a pending job takes a list of nodes to avoid; until its begin time, minutes away, it is not placed again.
+        let done = self.slurm.requeue(job).and_then(|()| self.slurm.keep_away(job, &excluded, &comment));
+        if let Err(e) = done {
+            self.error(&e.to_string());
+        }
+    }
+
+    /// Whether the job's partitions have as many other nodes with leaves as the job needs.
+    fn has_other_nodes(&self, job: &Elsewhere) -> Result<(), String> {
+        let here = &self.config.node;
+        if hostlist::names(&job.required, here) {
+            return Err(format!("the job requires {here}"));
+        }
+        let partitions = self.slurm.partitions().map_err(|e| e.to_string())?;
+        let meant = |p: &&Partition| job.partitions.split(',').any(|name| name == p.name);
+        let hosts: Vec<&str> = partitions.iter().filter(meant).map(|p| p.nodes.as_str()).collect();
+        let hosts = hosts.join(",");
+        let nodes = self.slurm.nodes().map_err(|e| e.to_string())?;
+        let other = |node: &&Node| {
+            node.leaves > 0
+                && node.name != *here
+                && hostlist::names(&hosts, &node.name)
+                && !hostlist::names(&job.excluded, &node.name)
+        };
+        let others = nodes.iter().filter(other).count();
+        if others >= job.nodes.max(1) as usize {
+            return Ok(());
+        }
+        Err(format!("partition {} has {others} other nodes with leaves for it", job.partitions))
     }
 
     /// Keeps the queue from running into this node: each further job would fail within milliseconds.

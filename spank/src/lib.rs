@@ -6,7 +6,7 @@
 //! One hook is one method of [`Plugin`]; one Slurm context is one module:
 //!
 //! ```text
-//! srun, sbatch, salloc            init, option, init_post_opt                            local
+//! srun, sbatch, salloc            init, option, init_post_opt                            local, submit
 //! slurmstepd spank prolog|epilog  job_prolog, job_epilog                                 job_script
 //! slurmstepd (a step)             init, option, init_post_opt, task_*, exit              remote
 //! slurmd                          init (checks the configuration line, nothing else)     plugin
@@ -29,6 +29,7 @@ pub mod option;
 pub mod plugin;
 pub mod remote;
 pub mod slurm;
+pub mod submit;
 pub mod task_env;
 
 pub use plugin::Plugin;

@@ -29,11 +29,9 @@ pub enum Decision {
 
 /// The option and `--gres` contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "--mig-share={count} asks for {count} leaves per node, but --gres={gres} {says}; leave one of them out"
-)]
+#[error("--mig-share {asks}, but --gres={gres} {says}; leave one of them out")]
 pub struct Disagreement {
-    count: u32,
+    asks: String,
     gres: String,
     says: String,
 }
@@ -50,11 +48,16 @@ pub fn decide(mentions: &[Mention], gres: Option<&str>, inside: bool) -> Result<
     let Some(Mention { spec, inherited }) = mentions.last().copied() else { return Ok(Decision::Leave) };
     let asked = gres::asked(gres.unwrap_or_default());
     let Some(count) = spec.count else {
-        return Ok(if asked == Asked::Nothing && !inside {
-            Decision::Warn(no_leaves())
-        } else {
-            Decision::Leave
-        });
+        return match asked {
+            // How many leaves a size takes is for the price table to say.
+            Asked::NoGres if spec.need.is_some() && !inside && !inherited => Err(Disagreement {
+                asks: "asks for larger instances".to_owned(),
+                gres: gres.unwrap_or_default().to_owned(),
+                says: "asks for none".to_owned(),
+            }),
+            Asked::Nothing if spec.need.is_none() && !inside => Ok(Decision::Warn(no_leaves())),
+            _ => Ok(Decision::Leave),
+        };
     };
     let says = match asked {
         Asked::Nothing if inherited && inside => return Ok(Decision::Leave),
@@ -65,7 +68,8 @@ pub fn decide(mentions: &[Mention], gres: Option<&str>, inside: bool) -> Result<
         Asked::Leaves(other) => format!("asks for {other}"),
         Asked::NoGres => "asks for none".to_owned(),
     };
-    Err(Disagreement { count, gres: gres.unwrap_or_default().to_owned(), says })
+    let asks = format!("asks for {count} leaves per node");
+    Err(Disagreement { asks, gres: gres.unwrap_or_default().to_owned(), says })
 }
 
 fn no_leaves() -> String {
@@ -129,7 +133,7 @@ mod tests {
             for inside in [false, true] {
                 let text = decide(&[typed("3")], Some(gres), inside).unwrap_err().to_string();
                 assert!(
-                    text.contains("--mig-share=3") && text.contains(gres) && text.contains(says),
+                    text.contains("--mig-share asks for 3") && text.contains(gres) && text.contains(says),
                     "{text}"
                 );
             }

@@ -9,6 +9,7 @@ use crate::local::{self, Decision, Mention};
 use crate::option::{self, INHERITED, Spec};
 use crate::remote::Step;
 use crate::slurm::{Level, Slurm};
+use crate::submit;
 
 /// Where the plugin was loaded (`spank_context`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,13 +125,23 @@ impl Plugin {
         let mentions = std::mem::take(&mut self.mentions);
         let Some(last) = mentions.last() else { return Ok(()) };
         let inside = slurm.process_env("SLURM_JOB_ID").is_some();
-        let gres = match slurm.gres() {
+        let gres = match slurm.option("gres") {
             Ok(gres) => gres,
             Err(e) => return no_access_to_gres(last, &e.to_string()),
         };
-        match local::decide(&mentions, gres.as_deref(), inside).map_err(|e| e.to_string())? {
+        let decision = local::decide(&mentions, gres.as_deref(), inside).map_err(|e| e.to_string())?;
+        // A step's instances were chosen when its job started.
+        if let (Some(need), false) = (last.spec.need, inside) {
+            let leaves = match &decision {
+                Decision::Set(gres) => submit::leaves_in(Some(gres)),
+                _ => submit::leaves_in(gres.as_deref()),
+            };
+            let table = self.config.as_ref().and_then(|c| c.as_ref().ok()).and_then(|c| c.prices.as_deref());
+            submit::large(table, need, leaves, slurm)?;
+        }
+        match decision {
             Decision::Leave => Ok(()),
-            Decision::Set(gres) => slurm.set_gres(&gres).map_err(|e| e.to_string()),
+            Decision::Set(gres) => slurm.set_option("gres", &gres).map_err(|e| e.to_string()),
             Decision::Warn(text) => {
                 slurm.say(Level::Info, &text);
                 Ok(())

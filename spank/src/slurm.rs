@@ -46,6 +46,21 @@ pub struct Job {
     /// The GRES that it asked for, per node, task or otherwise; empty where it asked for none. `--exclusive` gives a
     /// job all GRES of its nodes without being asked.
     pub asked: String,
+    /// Where else it could run.
+    pub elsewhere: Elsewhere,
+}
+
+/// What decides where a job can run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Elsewhere {
+    /// Its partitions, comma separated.
+    pub partitions: String,
+    /// How many nodes it has.
+    pub nodes: u32,
+    /// The nodes that it must have, as a host list; empty where it does not say.
+    pub required: String,
+    /// The nodes that it must not have, as a host list.
+    pub excluded: String,
 }
 
 /// The GRES that a step has, in Slurm's own words (`gres:mig:1` up to 23.02, `gres/mig:1` from 23.11).
@@ -55,6 +70,28 @@ pub struct Step {
     pub per_node: Option<String>,
     /// Per task (`--tres-per-task`).
     pub per_task: Option<String>,
+}
+
+/// A node of the cluster that counts leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// Features, as `--constraint` names them.
+    pub features: Vec<String>,
+    /// Leaves that Slurm counts.
+    pub leaves: u32,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Partition {
+    /// Name.
+    pub name: String,
+    /// Its nodes, as a host list.
+    pub nodes: String,
+    /// Whether jobs that name none go there.
+    pub default: bool,
 }
 
 /// A call to Slurm failed.
@@ -104,8 +141,16 @@ pub trait Slurm {
     /// Puts a batch job back into the queue.
     fn requeue(&self, job: u32) -> Result<(), SlurmError>;
 
-    /// The value of `--gres` of the command at hand (srun, sbatch, salloc).
-    fn gres(&self) -> Result<Option<String>, SlurmError>;
-    /// Sets `--gres` of the command at hand.
-    fn set_gres(&self, gres: &str) -> Result<(), SlurmError>;
+    /// Keeps a pending job away from these nodes (a host list), and leaves word why in its `AdminComment`.
+    fn keep_away(&self, job: u32, nodes: &str, why: &str) -> Result<(), SlurmError>;
+
+    /// The nodes of the cluster. Not in a step.
+    fn nodes(&self) -> Result<Vec<Node>, SlurmError>;
+    /// The partitions of the cluster. Not in a step.
+    fn partitions(&self) -> Result<Vec<Partition>, SlurmError>;
+
+    /// The value of an option (`gres`, `ntasks`) of the command at hand (srun, sbatch, salloc); `None` where it is not given.
+    fn option(&self, name: &str) -> Result<Option<String>, SlurmError>;
+    /// Sets an option of the command at hand.
+    fn set_option(&self, name: &str, value: &str) -> Result<(), SlurmError>;
 }

@@ -1,9 +1,7 @@
 //! A node that cannot serve stands beside a good one while the queue is full: the good one runs the jobs, the
 //! broken one must not eat them.
 
-use migshare_harness::slurm::{self, Job};
-use migshare_harness::{Cluster, Result, Site, ensure, story, wait};
-use std::collections::BTreeSet;
+use migshare_harness::{Cluster, Result, Site, ensure, slurm, story};
 
 const JOBS: usize = 30;
 
@@ -35,23 +33,10 @@ fn all_run_on(cluster: &Cluster, good: &str) -> Result {
     let user = cluster.user();
     let submit = |_| user.sbatch("-n2 --mem=1 --gres=mig:2 --mig-share", "srun alone");
     let jobs = (0..JOBS).map(submit).collect::<Result<Vec<_>>>()?;
-    let mut let_go = BTreeSet::new();
     for job in &jobs {
-        wait::until(&format!("COMPLETED: job {}", job.id), || {
-            let state = state_of(job).map_err(|t| t.to_string())?;
-            // Slurm lets a job that was given back begin two minutes later.
-            if state == "PENDING BeginTime" && let_go.insert(job.id) {
-                let now = format!("scontrol update jobid={} starttime=now+2seconds", job.id);
-                cluster.root().run(&now).map_err(|t| t.to_string())?;
-            }
-            if state.starts_with("COMPLETED") { Ok(()) } else { Err(format!("{state}; {}", job.output())) }
-        })?;
+        job.until_completed_after_requeue()?;
         ensure(job.field("NodeList")? == good, || format!("job {} did not run on {good}", job.id))?;
         ensure(job.output().matches("was alone").count() == 2, || job.output())?;
     }
     Ok(())
-}
-
-fn state_of(job: &Job) -> Result<String> {
-    Ok(format!("{} {}", job.field("JobState")?, job.field("Reason")?))
 }

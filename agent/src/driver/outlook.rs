@@ -4,6 +4,7 @@
 use super::{Driver, REPAIR};
 use migshare_policy::node::Service;
 use migshare_proto::status::Status;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl Driver {
@@ -29,8 +30,12 @@ impl Driver {
         }
     }
 
-    /// Tells those who follow what has changed.
-    pub(super) fn publish(&self) {
+    /// Tells those who follow what has changed, and the log what has gone wrong or is right again.
+    pub(super) fn publish(&mut self) {
+        let problems: BTreeSet<String> = self.node.problems().into_iter().collect();
+        problems.difference(&self.problems).for_each(|problem| tracing::warn!(problem, "problem"));
+        self.problems.difference(&problems).for_each(|problem| tracing::info!(problem, "problem is over"));
+        self.problems = problems;
         let service = self.service();
         self.outlets.service.send_if_modified(|current| {
             let changed = *current != service;

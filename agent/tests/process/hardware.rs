@@ -63,8 +63,13 @@ fn a_gpu_that_wants_a_reset_serves_again_after_it() {
     let status = rig.until("notice", |s| s.gpus[0].state == GpuState::ResetRequired);
     assert!(status.problems.iter().any(|p| p.contains("needs a reset")), "{:?}", status.problems);
     assert_eq!(status.usable, 7);
+    let told = |rig: &Rig, event: &str| {
+        rig.log().lines().any(|line| line.contains(event) && line.contains("gpu 0 needs a reset"))
+    };
+    assert!(told(&rig, "problem") && !told(&rig, "problem is over"), "{}", rig.log());
     rig.change(|m| m.reset(0, Some(7)).unwrap());
     rig.settled();
+    assert!(told(&rig, "problem is over"), "{}", rig.log());
     let lease = rig.open(1, 14).unwrap();
     let leaf = lease.leaves.iter().find(|l| l.gpu == 0).unwrap();
     assert_eq!(leaf.gpu_minor, 7, "the minor number that it has now");
@@ -126,4 +131,22 @@ fn nvml_that_does_not_answer_is_named_and_comes_back() {
     assert_eq!(status.leases.len(), 1);
     rig.clear_faults();
     rig.settled();
+}
+
+#[test]
+fn an_ordered_layout_comes_back_after_a_reset_and_after_a_reboot() {
+    let mut rig = rig(1);
+    rig.start();
+    apply(&rig, &["gpu=0", "layout=full-memory"]);
+    let last = |s: &migshare_proto::status::Status, generation: u64| {
+        let wide = s.gpus[0].leaves.iter().find(|l| l.profile == "1g.20gb");
+        s.gpus[0].leaves.len() == 7 && wide.is_some_and(|l| l.generation == generation)
+    };
+    rig.until("the layout", |s| last(s, 1));
+    rig.change(|m| m.reset(0, None).unwrap());
+    rig.until("the layout after a reset", |s| last(s, 2));
+    rig.kill();
+    rig.sim.reboot().unwrap();
+    rig.launch(rig.command());
+    rig.until("the layout after a reboot", |s| last(s, 3));
 }

@@ -1,9 +1,10 @@
 //! Slurm, as the hooks' logic sees it, over `spank.h` and `slurm.h`.
 
+use crate::cluster;
 use crate::command;
 use crate::sys;
 use migshare_spank::option;
-use migshare_spank::slurm::{Item, Job, Level, Slurm, SlurmError, Step};
+use migshare_spank::slurm::{Elsewhere, Item, Job, Level, Node, Partition, Slurm, SlurmError, Step};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
@@ -150,12 +151,27 @@ impl Slurm for Host {
         check("slurm_requeue", unsafe { requeue(job) })
     }
 
-    fn gres(&self) -> Result<Option<String>, SlurmError> {
-        command::Options::find()?.get("gres")
+    fn keep_away(&self, job: u32, nodes: &str, why: &str) -> Result<(), SlurmError> {
+        self.client();
+        cluster::keep_away(job, nodes, why)
     }
 
-    fn set_gres(&self, gres: &str) -> Result<(), SlurmError> {
-        command::Options::find()?.set("gres", gres)
+    fn nodes(&self) -> Result<Vec<Node>, SlurmError> {
+        self.client();
+        cluster::nodes()
+    }
+
+    fn partitions(&self) -> Result<Vec<Partition>, SlurmError> {
+        self.client();
+        cluster::partitions()
+    }
+
+    fn option(&self, name: &str) -> Result<Option<String>, SlurmError> {
+        command::Options::find()?.get(name)
+    }
+
+    fn set_option(&self, name: &str, value: &str) -> Result<(), SlurmError> {
+        command::Options::find()?.set(name, value)
     }
 }
 
@@ -196,8 +212,13 @@ unsafe fn find_job(message: &sys::job_info_msg_t, job: u32, node: &str) -> Resul
     let requests = [info.tres_per_job, info.tres_per_node, info.tres_per_socket, info.tres_per_task];
     // SAFETY: null or strings of the record.
     let asked: Vec<String> = requests.iter().filter_map(|r| unsafe { text(*r) }).collect();
+    // SAFETY: null or strings of the record.
+    let [partitions, required, excluded] = unsafe {
+        [info.partition, info.req_nodes, info.exc_nodes].map(|list| text(list).unwrap_or_default())
+    };
+    let elsewhere = Elsewhere { partitions, nodes: info.num_nodes, required, excluded };
     let (start, uid, batch) = (info.start_time, info.user_id, info.batch_flag != 0);
-    Ok(Job { start, uid, batch, gres, asked: asked.join(",") })
+    Ok(Job { start, uid, batch, gres, asked: asked.join(","), elsewhere })
 }
 
 /// # Safety
@@ -269,14 +290,14 @@ unsafe fn requeue(job: u32) -> c_int {
 }
 
 #[cfg(slurm_step_id_steps)]
-fn step_id(job: u32, step: u32) -> sys::slurm_step_id_t {
+pub(crate) fn step_id(job: u32, step: u32) -> sys::slurm_step_id_t {
     // SAFETY: a struct of numbers; no slurm unique id (0) means that the job id counts.
     let mut id: sys::slurm_step_id_t = unsafe { std::mem::zeroed() };
     (id.job_id, id.step_id, id.step_het_comp) = (job, step, sys::NO_VAL);
     id
 }
 
-fn check(call: &'static str, code: c_int) -> Result<(), SlurmError> {
+pub(crate) fn check(call: &'static str, code: c_int) -> Result<(), SlurmError> {
     if code == 0 {
         return Ok(());
     }
@@ -309,7 +330,7 @@ pub(crate) unsafe fn text(pointer: *const c_char) -> Option<String> {
 
 /// # Safety
 /// Null, or `length` values that nobody changes while the slice is used.
-unsafe fn slice<'a, T>(pointer: *const T, length: u32) -> &'a [T] {
+pub(crate) unsafe fn slice<'a, T>(pointer: *const T, length: u32) -> &'a [T] {
     // SAFETY: the caller vouches for it.
     if pointer.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(pointer, length as usize) } }
 }

@@ -3,6 +3,7 @@
 //! Every function that Slurm calls goes through `guard`: a panic must not cross into C, where it would abort
 //! srun, slurmd or slurmstepd. What the hooks do is in the crate `migshare_spank`.
 
+mod cluster;
 mod command;
 mod host;
 mod sys;

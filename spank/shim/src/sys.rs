@@ -9,3 +9,5 @@ include!(concat!(env!("OUT_DIR"), "/slurm.rs"));
 pub const SHOW_EVERYTHING: u16 = 1 | 2;
 /// `NODE_STATE_DRAIN`, `SLURM_BIT(9)` in slurm.h of all series.
 pub const NODE_DRAIN: u32 = 1 << 9;
+/// `PART_FLAG_DEFAULT`, bit 0 in slurm.h of all series.
+pub const PARTITION_DEFAULT: u64 = 1;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod scripted;
+mod submit;
 mod table;
 
 use migshare_proto::message::{
@@ -13,7 +14,7 @@ use migshare_proto::message::{
 use migshare_proto::{GpuUuid, JobKey, Leaf, Placement, Reply, Request, StepId};
 use migshare_spank::Plugin;
 use migshare_spank::plugin::Context;
-use migshare_spank::slurm::{Item, Job, Step};
+use migshare_spank::slurm::{Elsewhere, Item, Job, Node as Host, Partition, Step};
 use scripted::Scripted;
 use table::Table;
 use tempfile::TempDir;
@@ -65,7 +66,9 @@ impl Node {
 }
 
 fn job(gres: Option<&str>, asked: &str, batch: bool) -> Job {
-    Job { start: KEY.start, uid: KEY.uid, batch, gres: gres.map(str::to_owned), asked: asked.to_owned() }
+    let elsewhere = Elsewhere { partitions: "main".to_owned(), nodes: 1, ..Elsewhere::default() };
+    let (start, uid) = (KEY.start, KEY.uid);
+    Job { start, uid, batch, gres: gres.map(str::to_owned), asked: asked.to_owned(), elsewhere }
 }
 
 fn script(job: Option<Job>) -> Table {
@@ -176,15 +179,56 @@ fn an_agent_that_is_away_drains_the_node_and_requeues_a_batch_job_only() {
 
 #[test]
 fn a_refusal_drains_only_where_slurmctld_counts_leaves_that_are_not_there() {
-    for (reason, drains) in
-        [(Reason::NoLeaves, true), (Reason::LeaseDiffers, false), (Reason::BadRequest, false)]
-    {
+    for (reason, drains) in [
+        (Reason::NoLeaves, true),
+        (Reason::Unavailable, true),
+        (Reason::LeaseDiffers, false),
+        (Reason::RateLimited, false),
+        (Reason::Fragmented, false),
+        (Reason::BadRequest, false),
+    ] {
         let node = Node::new();
         let _agent = node.agent([refused(reason, "0 of 7 are free")]);
         let slurm = script(Some(job(Some("mig(CNT:3)"), "gres:mig:3", false)));
         node.prolog(&slurm);
         let wanted = if drains { vec!["drain n1: migshare: 0 of 7 are free"] } else { vec![] };
         assert_eq!(*slurm.done.borrow(), wanted, "{reason:?}");
+    }
+}
+
+fn cluster(slurm: &Table, nodes: &[&str]) {
+    let host = |name: &&str| Host { name: (*name).to_owned(), features: Vec::new(), leaves: 7 };
+    *slurm.nodes.borrow_mut() = nodes.iter().map(host).collect();
+    let (name, nodes) = ("main".to_owned(), "n[1-3]".to_owned());
+    *slurm.partitions.borrow_mut() = vec![Partition { name, nodes, default: true }];
+}
+
+#[test]
+fn a_batch_job_without_a_place_goes_elsewhere_where_the_site_wants_that_and_there_is_an_elsewhere() {
+    let comment = "migshare: queued again, away from n1: 0:8 is held by job 6";
+    let goes =
+        |excluded: &str| vec!["requeue 7".to_owned(), format!("keep 7 away from {excluded}: {comment}")];
+    let any = Elsewhere { partitions: "main".to_owned(), nodes: 1, ..Elsewhere::default() };
+    let cases = [
+        (true, true, any.clone(), goes("n1")),
+        (true, true, Elsewhere { excluded: "n3".to_owned(), ..any.clone() }, goes("n3,n1")),
+        (true, true, Elsewhere { excluded: "n[2-3]".to_owned(), ..any.clone() }, vec![]),
+        (true, true, Elsewhere { required: "n[1-2]".to_owned(), ..any.clone() }, vec![]),
+        (true, true, Elsewhere { nodes: 3, ..any.clone() }, vec![]),
+        (true, true, Elsewhere { partitions: "other".to_owned(), ..any.clone() }, vec![]),
+        (true, false, any.clone(), vec![]),
+        (false, true, any.clone(), vec![]),
+    ];
+    for (wanted, batch, elsewhere, done) in cases {
+        let node = Node::new();
+        let no = Refused { requeue: wanted, ..Refused::new(Reason::Fragmented, "0:8 is held by job 6") };
+        let _agent = node.agent([Reply::Refused(no)]);
+        let slurm = script(Some(Job { elsewhere, ..job(Some("mig(CNT:7)"), "gres:mig:7", batch) }));
+        *slurm.job_option.borrow_mut() = Some("size=7g".to_owned());
+        cluster(&slurm, &["n1", "n2", "n3"]);
+        node.prolog(&slurm);
+        assert_eq!(*slurm.done.borrow(), done);
+        assert!(slurm.errors()[0].contains("0:8 is held by job 6"), "{:?}", slurm.errors());
     }
 }
 
@@ -429,7 +473,7 @@ fn each_component_of_a_heterogeneous_job_asks_for_itself() {
     let mut plugin = Plugin::default();
     plugin.option(Some("3"), false, &slurm).unwrap();
     plugin.init_post_opt(Context::Command, &slurm).unwrap();
-    assert_eq!(slurm.gres.take().as_deref(), Some("mig:3"));
+    assert_eq!(slurm.options.take()["gres"], "mig:3");
     plugin.init_post_opt(Context::Command, &slurm).unwrap();
-    assert_eq!(slurm.gres.take(), None);
+    assert!(slurm.options.take().is_empty());
 }

@@ -1,6 +1,6 @@
 //! Slurm as a table: what it answers is put in, what it was told is read out.
 
-use migshare_spank::slurm::{Item, Job, Level, Slurm, SlurmError, Step};
+use migshare_spank::slurm::{Item, Job, Level, Node, Partition, Slurm, SlurmError, Step};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,9 @@ pub(crate) struct Table {
     pub(crate) job: RefCell<Option<Job>>,
     pub(crate) step: RefCell<Option<Step>>,
     pub(crate) job_option: RefCell<Option<String>>,
-    pub(crate) gres: RefCell<Option<String>>,
+    pub(crate) options: RefCell<BTreeMap<String, String>>,
+    pub(crate) nodes: RefCell<Vec<Node>>,
+    pub(crate) partitions: RefCell<Vec<Partition>>,
     pub(crate) said: RefCell<Vec<(Level, String)>>,
     /// `drain n1: reason` and `requeue 7`, in order.
     pub(crate) done: RefCell<Vec<String>>,
@@ -73,11 +75,21 @@ impl Slurm for Table {
         self.done.borrow_mut().push(format!("requeue {job}"));
         Ok(())
     }
-    fn gres(&self) -> Result<Option<String>, SlurmError> {
-        Ok(self.gres.borrow().clone())
+    fn keep_away(&self, job: u32, nodes: &str, why: &str) -> Result<(), SlurmError> {
+        self.done.borrow_mut().push(format!("keep {job} away from {nodes}: {why}"));
+        Ok(())
     }
-    fn set_gres(&self, gres: &str) -> Result<(), SlurmError> {
-        *self.gres.borrow_mut() = Some(gres.to_owned());
+    fn nodes(&self) -> Result<Vec<Node>, SlurmError> {
+        Ok(self.nodes.borrow().clone())
+    }
+    fn partitions(&self) -> Result<Vec<Partition>, SlurmError> {
+        Ok(self.partitions.borrow().clone())
+    }
+    fn option(&self, name: &str) -> Result<Option<String>, SlurmError> {
+        Ok(self.options.borrow().get(name).cloned())
+    }
+    fn set_option(&self, name: &str, value: &str) -> Result<(), SlurmError> {
+        self.options.borrow_mut().insert(name.to_owned(), value.to_owned());
         Ok(())
     }
 }

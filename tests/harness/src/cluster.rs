@@ -39,9 +39,9 @@ impl Cluster {
         make_dir(&dir.path().join("work"), 0o1777)?;
         let kit = furnish(dir.path())?;
         let mut nodes = Vec::new();
-        for name in site.node_names() {
+        for (at, name) in site.node_names().into_iter().enumerate() {
             make_dir(&dir.path().join("spool").join(&name), 0o755)?;
-            nodes.push(Node::prepare(Home::new(dir.path(), &name), &site, kit.clone())?);
+            nodes.push(Node::prepare(Home::new(dir.path(), &name), &site, site.model(at), kit.clone())?);
         }
         let ports = Ports::claim()?;
         let old_filters = leftovers::filters(ports.first_job());
@@ -168,6 +168,8 @@ impl Cluster {
         write(&self.slurm_conf(), &config::slurm_conf(dir, &self.site, &self.ports, leaves))?;
         write(&self.path("etc/gres.conf"), &config::gres_conf(&self.site, leaves))?;
         write(&self.path("etc/plugstack.conf"), &config::plugstack_conf(dir))?;
+        let prices = self.nodes.iter().map(Node::price_line).collect::<Result<Vec<_>>>()?;
+        write(&self.path("etc/prices"), &prices.concat())?;
         write(&self.path("etc/cgroup.conf"), config::cgroup_conf())?;
         write(&self.path("bin/health-check"), &config::health_check(dir))?;
         artifacts::set_mode(&self.path("bin/health-check"), 0o755)
@@ -268,6 +270,7 @@ fn furnish(dir: &Path) -> Result<Kit> {
     Ok(Kit {
         migshared: built.get("migshared")?,
         nvml_sim: built.get("nvml-sim")?,
+        gres: built.get("migshare-gres")?,
         library,
         slurm_conf: dir.join("etc/slurm.conf"),
         log: dir.join("log"),

@@ -56,12 +56,12 @@ SlurmdParameters=config_overrides
 GresTypes=mig
 "
     );
-    for (i, name) in (1..).zip(site.node_names()) {
-        let port = ports.get(i);
+    for (i, name) in site.node_names().into_iter().enumerate() {
+        let (port, feature) = (ports.get(i as u16 + 1), site.model(i));
         let _ = writeln!(
             text,
             "NodeName={name} NodeAddr=127.0.0.1 NodeHostname=localhost Port={port} CPUs=32 Sockets=1 \
-             CoresPerSocket=32 ThreadsPerCore=1 RealMemory=4000 Gres=mig:{leaves} State=UNKNOWN"
+             CoresPerSocket=32 ThreadsPerCore=1 RealMemory=4000 Gres=mig:{leaves} Feature={feature} State=UNKNOWN"
         );
     }
     let all = site.node_names().join(",");
@@ -85,7 +85,7 @@ pub fn plugstack_conf(dir: &Path) -> String {
     let d = dir.display();
     format!(
         "required {d}/lib/spank_migshare.so socket={d}/nodes/%n/agent.sock proc={d}/nodes/%n/root/proc \
-         run={d}/nodes/%n/run\n"
+         run={d}/nodes/%n/run prices={d}/etc/prices\n"
     )
 }
 
@@ -95,7 +95,7 @@ pub fn cgroup_conf() -> &'static str {
 }
 
 /// Description of a node's simulated GPUs.
-pub fn nvml_toml(home: &Home, site: &Site) -> String {
+pub fn nvml_toml(home: &Home, site: &Site, model: &str) -> String {
     let (state, root) = (home.nvml_state(), home.root());
     let mut text = format!(
         "state = {:?}\nroot = {:?}\ndriver = \"550.54.15\"\ncuda = \"12.4\"\ncaps_major = 235\nenforce_caps = true\n",
@@ -106,8 +106,7 @@ pub fn nvml_toml(home: &Home, site: &Site) -> String {
         let numa = gpu % 2;
         let _ = write!(
             text,
-            "\n[[gpu]]\nmodel = \"{}\"\ncount = 1\nmig = true\nnuma_node = {numa}\ncpu_affinity = \"0-3\"\n",
-            site.model
+            "\n[[gpu]]\nmodel = \"{model}\"\ncount = 1\nmig = true\nnuma_node = {numa}\ncpu_affinity = \"0-3\"\n"
         );
     }
     text
@@ -117,13 +116,14 @@ pub fn nvml_toml(home: &Home, site: &Site) -> String {
 pub fn agent_toml(home: &Home, site: &Site, slurm_conf: &Path, library: &Path) -> String {
     format!(
         "node = {:?}\nlayout = {:?}\nstate_dir = {:?}\nsocket = {:?}\nnvml_library = {:?}\nproc_root = {:?}\n\n\
-         [slurm]\nconf = {:?}\ninterval = 2\n",
+         [reshape]\nno_place = {:?}\n\n[slurm]\nconf = {:?}\ninterval = 2\n",
         home.node(),
         site.layout,
         home.agent_state().display(),
         home.socket().display(),
         library.display(),
         home.root().join("proc").display(),
+        site.no_place,
         slurm_conf.display(),
     )
 }

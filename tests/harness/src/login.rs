@@ -23,8 +23,8 @@ const NOBODY: u32 = 65534;
 /// A shell on the cluster.
 #[derive(Debug, Clone)]
 pub struct Login {
-    dir: PathBuf,
-    who: Who,
+    pub(crate) dir: PathBuf,
+    pub(crate) who: Who,
 }
 
 impl Login {

@@ -71,6 +71,7 @@ impl Home {
 pub(crate) struct Kit {
     pub(crate) migshared: PathBuf,
     pub(crate) nvml_sim: PathBuf,
+    pub(crate) gres: PathBuf,
     pub(crate) library: PathBuf,
     pub(crate) slurm_conf: PathBuf,
     pub(crate) log: PathBuf,
@@ -88,9 +89,9 @@ pub struct Node {
 
 impl Node {
     /// Writes the node's files; nothing runs yet.
-    pub(crate) fn prepare(home: Home, site: &Site, kit: Kit) -> Result<Node> {
+    pub(crate) fn prepare(home: Home, site: &Site, model: &str, kit: Kit) -> Result<Node> {
         make_dir(&home.dir, 0o755)?;
-        write(&home.nvml_config(), &config::nvml_toml(&home, site))?;
+        write(&home.nvml_config(), &config::nvml_toml(&home, site, model))?;
         write(&home.agent_config(), &config::agent_toml(&home, site, &kit.slurm_conf, &kit.library))?;
         Ok(Node { home, kit, agent: None, slurmd: None })
     }
@@ -145,6 +146,16 @@ impl Node {
             Reply::Status(status) => Ok(*status),
             other => Err(Trouble::Program(format!("{}: {other:?} to status", self.name()))),
         }
+    }
+
+    /// The node's line of the price table, as an admin gets it.
+    pub(crate) fn price_line(&self) -> Result<String> {
+        let mut command = Command::new(&self.kit.gres);
+        command.args(["render", "--json", "--socket"]).arg(self.home.socket());
+        let rendered = process::run(command)?.ok()?.stdout;
+        let texts: serde_json::Value = serde_json::from_str(&rendered)
+            .map_err(|e| Trouble::Unexpected(format!("{e} in what migshare-gres prints: {rendered}")))?;
+        Ok(texts["prices"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Number of leaves that jobs hold.

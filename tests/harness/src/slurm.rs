@@ -1,5 +1,6 @@
 //! What Slurm says: its queue, its nodes, its jobs.
 
+use crate::login::Who;
 use crate::{Cluster, Login, Result, Sight, Trouble, wait};
 use std::path::PathBuf;
 
@@ -88,6 +89,30 @@ impl Job {
         wait::until(&format!("{times} x `{text}` by job {}", self.id), || {
             let seen = self.output();
             if seen.matches(text).count() >= times { Ok(()) } else { Err(seen) }
+        })
+    }
+
+    /// Waits until a field has this value.
+    pub fn until_field(&self, name: &str, value: &str) -> Result<String> {
+        wait::until(&format!("{name}={value}: job {}", self.id), || {
+            let seen = self.field(name).map_err(|t| t.to_string())?;
+            if seen == value { Ok(seen) } else { Err(format!("{seen}; output: {}", self.output())) }
+        })
+    }
+
+    /// Waits for success, also of a job that was put back into the queue: Slurm lets such a job begin two minutes later unless
+    /// it is told otherwise.
+    pub fn until_completed_after_requeue(&self) -> Result {
+        let root = Login { who: Who::Root, ..self.login.clone() };
+        let mut let_go = false;
+        wait::until(&format!("COMPLETED: job {}", self.id), || {
+            let of = |name: &str| self.field(name).map_err(|t| t.to_string());
+            let state = format!("{} {}", of("JobState")?, of("Reason")?);
+            if state == "PENDING BeginTime" && !std::mem::replace(&mut let_go, true) {
+                let now = format!("scontrol update jobid={} starttime=now+2seconds", self.id);
+                root.run(&now).map_err(|t| t.to_string())?;
+            }
+            if state.starts_with("COMPLETED") { Ok(()) } else { Err(format!("{state}; {}", self.output())) }
         })
     }
 

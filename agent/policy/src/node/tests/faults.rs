@@ -164,3 +164,22 @@ fn what_stands_across_the_place_of_a_lease_is_not_adopted_and_given_to_nobody() 
     rig.settle_awake(3);
     assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
 }
+
+/// GB200's `1g.24gb` became `1g.23gb` with a driver (mig-parted #227): ids, slices and places stay.
+#[test]
+fn profiles_that_another_driver_names_and_sizes_anew_are_the_same_profiles() {
+    let mut rig = Rig::h100s(1);
+    rig.ask(&open(1, 2));
+    let made = rig.done.len();
+    for profile in &mut rig.gpus[0].gpu.profiles {
+        profile.name = format!("{}.new", profile.name);
+        profile.memory_mib -= 64;
+    }
+    rig.restart();
+    rig.settle();
+    assert_eq!((rig.done.len() - made, rig.node.service()), (1, Service::Serving), "one look and no change");
+    let Verdict::Lease(leaves) = rig.ask(&Ask::JobLeaves { job: job(1) }) else { panic!() };
+    assert!(leaves.iter().all(|leaf| leaf.profile == "1g.10gb.new" && leaf.memory_mib == 9984 - 64));
+    let Verdict::Lease(more) = rig.ask(&open(2, 5)) else { panic!() };
+    assert_eq!(more.len(), 5);
+}

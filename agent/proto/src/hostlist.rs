@@ -1,4 +1,4 @@
-//! Slurm's host lists: `n[1-3,07-10]`, `a1,r[1-2]n[0-3]x`.
+//! Slurm's host lists, as its configuration files and options have them: `n[1-3,07-10]`, `a1,r[1-2]n[0-3]x`.
 //!
 //! A list is matched, never expanded: `n[1-1000000]` costs nothing.
 
