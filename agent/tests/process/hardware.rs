@@ -139,8 +139,11 @@ fn an_ordered_layout_comes_back_after_a_reset_and_after_a_reboot() {
     rig.start();
     apply(&rig, &["gpu=0", "layout=full-memory"]);
     let last = |s: &migshare_proto::status::Status, generation: u64| {
-        let wide = s.gpus[0].leaves.iter().find(|l| l.profile == "1g.20gb");
-        s.gpus[0].leaves.len() == 7 && wide.is_some_and(|l| l.generation == generation)
+        // An agent that has just started has seen no GPU yet.
+        s.gpus.first().is_some_and(|gpu| {
+            let wide = gpu.leaves.iter().find(|l| l.profile == "1g.20gb");
+            gpu.leaves.len() == 7 && wide.is_some_and(|l| l.generation == generation)
+        })
     };
     rig.until("the layout", |s| last(s, 1));
     rig.change(|m| m.reset(0, None).unwrap());
