@@ -22,6 +22,8 @@ for_tests=(
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
   fio                           # writes and verifies on such mounts
+  nbdkit libnbd-bin glusterfs-server glusterfs-client iperf3 iproute2   # remote file systems in network namespaces
+  bindfs                        # a bare pass-through FUSE to compare with
   python3-torch                 # tests of the collectives' Python package
 )
 
@@ -49,7 +51,7 @@ disable_new_services() {
   [ -d /run/systemd/system ] || return 0
   local name
   for name in "$@"; do
-    case $name in slurmctld | slurmd | munge | prometheus) systemctl disable --quiet "$name" || true ;; esac
+    case $name in slurmctld | slurmd | munge | prometheus | glusterd | iperf3) systemctl disable --quiet "$name" || true ;; esac
   done
 }
 

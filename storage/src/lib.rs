@@ -9,6 +9,7 @@
 //!   fuse      the FUSE front end;  waiting: requests under way, and who may stop waiting
 //!   sidecar   puts the above together;  config  what an administrator writes
 //!   io        reads without a thread per read: io_uring, or a bounded pool
+//!   plot      line charts as SVG
 //!   emulate   device pairs in virtual time that run the same policy code
 //! ```
 #![deny(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod fs;
 pub mod fuse;
 pub mod io;
 pub mod mounts;
+pub mod plot;
 pub mod policy;
 pub mod sidecar;
 pub mod waiting;

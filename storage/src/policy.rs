@@ -82,8 +82,8 @@ pub enum Route {
 }
 
 /// Names of the policies, as the command line and the configuration spell them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum PolicyName {
     /// Every hit at the cache: plain caching.
     CacheOnly,
@@ -93,6 +93,8 @@ pub enum PolicyName {
     Netcas,
     /// Non-hierarchical caching: random admission at a ratio found by slope following (FAST'21).
     Orthus,
+    /// A fixed share of the hits at the cache, in percent, evenly interleaved: `fixed-70`.
+    Fixed(u8),
     /// Bytes in flight per side, learned online.
     #[default]
     Window,
@@ -101,13 +103,31 @@ pub enum PolicyName {
 impl std::str::FromStr for PolicyName {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
-        <Self as clap::ValueEnum>::from_str(name, false)
+        let known = [Self::CacheOnly, Self::BackendOnly, Self::Netcas, Self::Orthus, Self::Window];
+        let percent = || name.strip_prefix("fixed-")?.parse().ok().filter(|p| *p <= 100).map(Self::Fixed);
+        known.into_iter().find(|p| p.to_string() == name).or_else(percent).ok_or_else(|| {
+            format!("{name} is no policy: window, cache-only, backend-only, netcas, orthus or fixed-PERCENT")
+        })
+    }
+}
+
+impl TryFrom<String> for PolicyName {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
+    }
+}
+
+impl From<PolicyName> for String {
+    fn from(name: PolicyName) -> Self {
+        name.to_string()
     }
 }
 
 impl std::fmt::Display for PolicyName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Fixed(percent) => return write!(f, "fixed-{percent}"),
             Self::CacheOnly => "cache-only",
             Self::BackendOnly => "backend-only",
             Self::Netcas => "netcas",

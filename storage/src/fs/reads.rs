@@ -439,6 +439,7 @@ fn make_policy(name: PolicyName, settings: &ReadSettings) -> Policy {
     match name {
         PolicyName::CacheOnly => Policy::CacheOnly,
         PolicyName::BackendOnly => Policy::BackendOnly,
+        PolicyName::Fixed(percent) => Policy::fixed(percent),
         PolicyName::Orthus => Policy::Orthus(Box::default()),
         PolicyName::Window => Policy::Window(Box::new(Window::new(settings.window.clone()))),
         PolicyName::Netcas => {

@@ -246,6 +246,8 @@ impl Window {
         WindowSnapshot {
             backend_window_bytes: std::array::from_fn(|i| self.searches[i].level()),
             best_rate_bytes_per_s: std::array::from_fn(|i| self.searches[i].best_rate()),
+            class_bounds: CLASS_BOUNDS,
+            exploring: std::array::from_fn(|i| self.searches[i].exploring()),
             cache_latency_us: self.cache.mean / 1000,
             backend_latency_us: self.backend.mean / 1000,
             reason: self.reason,
@@ -260,6 +262,10 @@ pub struct WindowSnapshot {
     pub backend_window_bytes: [u64; CLASSES],
     /// Best delivered rate seen, per size class.
     pub best_rate_bytes_per_s: [f64; CLASSES],
+    /// Largest read of each size class but the last, in bytes.
+    pub class_bounds: [u32; CLASSES - 1],
+    /// Whether a class still tries other windows.
+    pub exploring: [bool; CLASSES],
     /// Mean latency of the cache in microseconds.
     pub cache_latency_us: u64,
     /// Mean latency of the backend in microseconds.
