@@ -68,15 +68,14 @@ impl Rig {
         rig
     }
 
-<<<<<<< HEAD
     /// Another node: a second sidecar over the same backend.
     pub(crate) fn beside(other: &Self, arguments: &[&str]) -> Self {
-        Self::over_in(tempfile::tempdir().unwrap(), other.backend(), arguments)
-=======
+        Self::at(&other.backend(), arguments)
+    }
+
     /// A sidecar over a directory that somebody else made.
     pub(crate) fn at(backend: &Path, arguments: &[&str]) -> Self {
         Self::over_in(tempfile::tempdir().unwrap(), backend.to_owned(), arguments)
->>>>>>> db403ed (storage: tests over nbdkit with ext4 and GlusterFS behind a cable that is pulled)
     }
 
     fn over_in(dir: TempDir, backend: PathBuf, arguments: &[&str]) -> Self {
