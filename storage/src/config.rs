@@ -1,5 +1,6 @@
 //! What an administrator writes: one cache, one or more mounts. The command line makes the same structure.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ pub struct Config {
     pub mounts: Vec<MountConfig>,
     /// File for the Prometheus node exporter's textfile collector; none: no metrics.
     pub metrics_file: Option<PathBuf>,
+    /// Address where Prometheus finds `/metrics`; none: nothing listens.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The cache.

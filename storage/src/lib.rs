@@ -3,6 +3,7 @@
 //! ```text
 //!   policy    which side serves a clean hit: pure, time passed in
 //!   feedback  what the way to the backend says of itself: controllers, connections, ports, imports
+//!   metrics   what Prometheus is told
 //!   mounts    the mount table
 //!   cache     extents with checksums on local storage
 //!   fs        operations of the file system as plain Rust, reads among them
@@ -22,6 +23,7 @@ pub mod feedback;
 pub mod fs;
 pub mod fuse;
 pub mod io;
+pub mod metrics;
 pub mod mounts;
 pub mod plot;
 pub mod policy;

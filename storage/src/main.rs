@@ -4,7 +4,8 @@
 mod client;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +31,12 @@ enum Command {
     /// Mount everything that a configuration file names, over one cache.
     Serve {
         /// TOML file; see the example in storage/README.md.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Check a configuration file without mounting anything.
+    CheckConfig {
+        /// The file.
         #[arg(long)]
         config: PathBuf,
     },
@@ -152,6 +159,9 @@ struct MountArgs {
     /// File for the Prometheus node exporter's textfile collector.
     #[arg(long)]
     metrics_file: Option<PathBuf>,
+    /// Address where Prometheus finds /metrics, as in 127.0.0.1:9847.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
 }
 
 impl MountArgs {
@@ -174,6 +184,7 @@ impl MountArgs {
                 locks: self.locks,
             }],
             metrics_file: self.metrics_file,
+            metrics_listen: self.metrics_listen,
         }
     }
 }
@@ -200,6 +211,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Janitor { mounts } => Ok(wait_and_clean(&mounts)?),
         Command::Serve { config } => serve(Config::read(&config)?),
+        Command::CheckConfig { config } => check_config(&config),
         Command::Status { mount, json, count } => client::status(&mount, json, count),
         Command::Stats { mount, json } => client::stats(&mount, json),
         Command::Explain { path, json } => client::explain(&path, json),
@@ -208,6 +220,15 @@ fn run(cli: Cli) -> Result<()> {
         Command::Policy { mount, policy } => client::set_policy(&mount, policy),
         Command::Profile { file, out, seconds } => client::profile(&file, &out, seconds),
     }
+}
+
+fn check_config(path: &Path) -> Result<()> {
+    let checked = Config::read(path).and_then(Config::check).with_context(|| path.display().to_string())?;
+    for mount in &checked.mounts {
+        println!("{} at {}: policy {}", mount.backend.display(), mount.at.display(), mount.policy);
+    }
+    println!("{}: good", path.display());
+    Ok(())
 }
 
 fn serve(config: Config) -> Result<()> {

@@ -1,13 +1,13 @@
 //! Puts the parts together: one cache, its mounts, the housekeeping, and the end of it all.
 
 mod janitor;
+mod service;
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -18,12 +18,13 @@ pub use janitor::wait_and_clean;
 
 use janitor::Janitor;
 
-use crate::cache::{Cache, CacheDirError, EXTENT, FileStore};
+use crate::cache::{Cache, CacheDirError, FileStore};
 use crate::config::{Config, ConfigError, LockMode, MountConfig};
 use crate::feedback::Watch;
 use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, probe_locks};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
+use crate::metrics::{self, Source};
 use crate::mounts::{Mount, Root, mount_of};
 use crate::policy::WindowConfig;
 
@@ -55,6 +56,16 @@ pub enum StartError {
         /// The cause.
         source: io::Error,
     },
+    /// The address for metrics is taken or not of this machine.
+    #[error(
+        "--metrics-listen {address}: cannot listen there; give a free address of this machine, as in 127.0.0.1:9847"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
     /// Something else.
     #[error("cannot {what}")]
     Other {
@@ -71,6 +82,9 @@ pub struct Sidecar {
     mounts: Vec<Running>,
     metrics_file: Option<PathBuf>,
     janitor: Option<Janitor>,
+    metrics_listen: Option<SocketAddr>,
+    /// What the metrics are made of, once everything is mounted.
+    shown: Arc<Vec<Source>>,
 }
 
 struct Running {
@@ -92,8 +106,14 @@ impl Sidecar {
         // Every node that the kernel knows holds a descriptor.
         let _ = raise_file_limit();
         let cache = Arc::new(Cache::open(&config.cache.dir, config.cache.size)?);
-        let mut sidecar =
-            Self { cache, mounts: Vec::new(), metrics_file: config.metrics_file, janitor: None };
+        let mut sidecar = Self {
+            cache,
+            mounts: Vec::new(),
+            metrics_file: config.metrics_file,
+            metrics_listen: config.metrics_listen,
+            shown: Arc::default(),
+            janitor: None,
+        };
         for mount in &config.mounts {
             match sidecar.add(mount) {
                 Ok(running) => sidecar.mounts.push(running),
@@ -103,8 +123,30 @@ impl Sidecar {
                 }
             }
         }
-        sidecar.post_janitor();
-        Ok(sidecar)
+        match sidecar.show() {
+            Ok(()) => {
+                sidecar.post_janitor();
+                Ok(sidecar)
+            }
+            Err(error) => {
+                sidecar.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Metrics, and the word to the service manager.
+    fn show(&mut self) -> Result<(), StartError> {
+        let sources = self.mounts.iter().map(|m| Source { at: m.at.clone(), reads: Arc::clone(&m.reads) });
+        self.shown = Arc::new(sources.collect());
+        if let Some(address) = self.metrics_listen {
+            let (cache, shown) = (Arc::clone(&self.cache), Arc::clone(&self.shown));
+            let bound = metrics::http::serve(address, move || metrics::render(&cache, &shown))
+                .map_err(|source| StartError::Listen { address, source })?;
+            tracing::info!("metrics at http://{bound}/metrics");
+        }
+        service::ready(&self.cache, &self.shown)
+            .map_err(|source| StartError::Other { what: "start the watchdog's thread", source })
     }
 
     /// A service is started again by its supervisor and clears up then; a user has nobody.
@@ -186,8 +228,10 @@ impl Sidecar {
         if let Err(error) = self.cache.sync() {
             tracing::warn!("the cache could not be synced: {error}");
         }
+        self.mounts.iter().for_each(|m| m.reads.jobs().forget_ended());
         if let Some(path) = &self.metrics_file
-            && let Err(error) = write_whole(path, &self.metrics())
+            && let Err(error) =
+                metrics::render(&self.cache, &self.shown).and_then(|text| write_whole(path, &text))
         {
             tracing::warn!("metrics file {}: {error}", path.display());
         }
@@ -195,40 +239,12 @@ impl Sidecar {
 
     /// Unmounts everything and makes the cache durable.
     pub fn stop(self) {
+        service::stopping();
         for running in self.mounts {
             running.mounted.unmount(&running.at);
             running.reads.close();
         }
         drop(self.janitor);
-    }
-
-    /// All metrics in the Prometheus text format.
-    pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        for (index, metric) in crate::fs::reads::METRICS.iter().enumerate() {
-            let name = metric.name;
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "# HELP migshare_storage_{name} {}", metric.help);
-            let _ = writeln!(text, "# TYPE migshare_storage_{name} counter");
-            for running in &self.mounts {
-                let value = running.reads.stats().values().nth(index).map_or(0, |(_, v)| v);
-                let at = running.at.display();
-                let _ = writeln!(text, "migshare_storage_{name}{{mount=\"{at}\"}} {value}");
-            }
-        }
-        let (used, all) = self.cache.usage();
-        let counters = &self.cache.counters;
-        for (name, kind, value) in [
-            ("cache_used_bytes", "gauge", u64::from(used) * EXTENT),
-            ("cache_size_bytes", "gauge", u64::from(all) * EXTENT),
-            ("cache_filled_bytes_total", "counter", counters.filled_bytes.load(Ordering::Relaxed)),
-            ("cache_evictions_total", "counter", counters.evictions.load(Ordering::Relaxed)),
-            ("cache_corrupt_blocks_total", "counter", counters.corrupt_blocks.load(Ordering::Relaxed)),
-            ("cache_write_errors_total", "counter", counters.write_errors.load(Ordering::Relaxed)),
-        ] {
-            let _ = writeln!(text, "# TYPE migshare_storage_{name} {kind}\nmigshare_storage_{name} {value}");
-        }
-        text
     }
 }
 
@@ -267,7 +283,7 @@ fn raise_file_limit() -> nix::Result<()> {
 }
 
 /// A file that readers never see half written.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     std::fs::write(&new, text)?;

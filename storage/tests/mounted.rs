@@ -11,6 +11,8 @@ mod arguments;
 mod faults;
 #[path = "mounted/locks.rs"]
 mod locks;
+#[path = "mounted/operation.rs"]
+mod operation;
 #[path = "mounted/remote.rs"]
 mod remote;
 #[path = "mounted/rights.rs"]

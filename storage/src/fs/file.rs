@@ -11,6 +11,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
 
 use super::caller::set_umask;
 use super::{Attr, Caller, Fs, Node, errno};
+use crate::metrics::Job;
 
 /// An open file of the backend.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct OpenFile {
     pub(super) flocked: AtomicBool,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
+    /// The job of who opened it.
+    pub(super) job: Arc<Job>,
 }
 
 /// Answer to an open.
@@ -54,7 +57,7 @@ impl Fs {
         if flags.contains(OFlags::TRUNC) {
             self.changed(&node);
         }
-        self.opened(node, file)
+        self.opened(caller, node, file)
     }
 
     /// Makes and opens a file.
@@ -79,10 +82,10 @@ impl Fs {
             Ok((self.enter(&parent, name)?, file))
         })?;
         let node = self.node(attr.id)?;
-        Ok((attr, self.opened(node, file)?))
+        Ok((attr, self.opened(caller, node, file)?))
     }
 
-    fn opened(&self, node: Arc<Node>, file: File) -> io::Result<Opened> {
+    fn opened(&self, caller: &Caller, node: Arc<Node>, file: File) -> io::Result<Opened> {
         let keep_pages = self.reads.look(&node, &file, true)?.keep_pages;
         let handle = self.handle();
         let open = OpenFile {
@@ -93,6 +96,7 @@ impl Fs {
             written: AtomicBool::new(false),
             flocked: AtomicBool::new(false),
             handle,
+            job: self.reads.jobs().of(caller.pid),
         };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));
         Ok(Opened { handle, keep_pages })

@@ -82,6 +82,10 @@ impl Hit {
             _ => 0,
         };
         path.stats().add_hit(len, split);
+        open.job.add_hit(len, split);
+        if route != Route::Probe {
+            path.stats().add_saved(len.saturating_sub(split));
+        }
         match (cut, route) {
             (Some(cache), _) => {
                 parts.iter().for_each(|part| path.cache().unpin(part));

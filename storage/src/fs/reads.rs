@@ -26,8 +26,10 @@ use super::{Node, OpenFile};
 use crate::cache::{BLOCK, Cache, EXTENT, FileStore, Version};
 use crate::feedback::{Report, Standing};
 use crate::io::{Buffer, Engine, Job, Workers};
+use crate::metrics::Jobs;
 use crate::policy::{
-    Completion, Nanos, Netcas, Policy, PolicyName, Profile, Side, Splitter, StreamId, Window, WindowConfig,
+    Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Side, Splitter, StreamId, Window,
+    WindowConfig,
 };
 
 /// Answers a read.
@@ -91,6 +93,7 @@ pub struct ReadPath {
     pub(super) watch: Watch,
     stats: Statistics,
     backend: Standing,
+    jobs: Jobs,
 }
 
 impl ReadPath {
@@ -118,6 +121,7 @@ impl ReadPath {
             settings,
             stats: Statistics::default(),
             backend: Standing::default(),
+            jobs: Jobs::default(),
         });
         Watch::start(&path)?;
         Ok(path)
@@ -173,6 +177,24 @@ impl ReadPath {
             "in_flight": splitter.outstanding(),
             "window": window,
         })
+    }
+
+    /// Jobs that have read through this mount.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// What is in flight.
+    pub fn in_flight(&self) -> Outstanding {
+        self.splitter().outstanding()
+    }
+
+    /// The windows of the `window` policy, by size class.
+    pub fn windows(&self) -> Option<[(&'static str, u64); 3]> {
+        match self.splitter().policy() {
+            Policy::Window(window) => Some(window.snapshot().windows()),
+            _ => None,
+        }
     }
 
     /// How the backend stands, by signals and by our own timing.
@@ -271,6 +293,7 @@ impl ReadPath {
             let to = ((offset - start) as usize + len as usize).min(got);
             reply(Ok(&buffer[from..to]));
             path.stats.add_miss((to - from) as u64);
+            ours.job.add_miss((to - from) as u64);
             if let Some(current) = current {
                 path.fill_later(ours, Fill { version: current.version, changes, start, got, buffer });
             }

@@ -274,6 +274,14 @@ pub struct WindowSnapshot {
     pub reason: Reason,
 }
 
+impl WindowSnapshot {
+    /// The windows with the names of their size classes.
+    pub fn windows(&self) -> [(&'static str, u64); CLASSES] {
+        let [small, medium, large] = self.backend_window_bytes;
+        [("up to 16 KiB", small), ("up to 192 KiB", medium), ("larger", large)]
+    }
+}
+
 fn class_of(len: u32) -> usize {
     CLASS_BOUNDS.iter().position(|bound| len <= *bound).unwrap_or(CLASS_BOUNDS.len())
 }

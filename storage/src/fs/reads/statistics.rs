@@ -2,14 +2,43 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus::{Histogram, HistogramOpts, exponential_buckets};
 use serde_json::{Map, Value, json};
 
 use crate::policy::{Nanos, Side};
 
 /// Counters since the start. All only grow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Statistics {
     counters: [AtomicU64; METRICS.len()],
+    cache: Histograms,
+    backend: Histograms,
+}
+
+/// Reads of one side.
+#[derive(Debug)]
+struct Histograms {
+    seconds: Histogram,
+    bytes: Histogram,
+}
+
+impl Histograms {
+    fn new() -> Self {
+        // 16 us to 67 s, 4 KiB to 4 MiB.
+        let make = |start, factor, count| {
+            let buckets = exponential_buckets(start, factor, count).unwrap_or_default();
+            Histogram::with_opts(HistogramOpts::new("reads", "Reads.").buckets(buckets))
+                .expect("name and buckets are constants that the crate accepts")
+        };
+        Self { seconds: make(16e-6, 4.0, 12), bytes: make(4096.0, 4.0, 6) }
+    }
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        let counters = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { counters, cache: Histograms::new(), backend: Histograms::new() }
+    }
 }
 
 /// One metric.
@@ -45,6 +74,7 @@ metrics! {
     MissBytes "miss_bytes_total" "Bytes that were not cached."
     Rescues "rescues_total" "Hits whose side was silent or failed, so that the other one was asked too."
     SkippedFills "skipped_fills_total" "Misses that were not cached because too many fills waited or fills are off."
+    SavedBytes "saved_backend_bytes_total" "Bytes that readers got and the backend was not asked for."
     Probes "probes_total" "Duplicate reads to learn the backend's speed."
 }
 
@@ -62,9 +92,30 @@ impl Statistics {
             self.add(reads, 1);
             self.add(bytes, len.into());
             self.add(nanos, latency);
+            let histograms = self.of(side);
+            histograms.seconds.observe(latency as f64 / 1e9);
+            histograms.bytes.observe(len.into());
         } else {
             self.add(errors, 1);
         }
+    }
+
+    fn of(&self, side: Side) -> &Histograms {
+        match side {
+            Side::Cache => &self.cache,
+            Side::Backend => &self.backend,
+        }
+    }
+
+    /// Latencies in seconds and sizes in bytes of the reads of a side.
+    pub fn histograms(&self, side: Side) -> (&Histogram, &Histogram) {
+        let of = self.of(side);
+        (&of.seconds, &of.bytes)
+    }
+
+    /// Bytes that the backend was not asked for.
+    pub(in crate::fs) fn add_saved(&self, bytes: u32) {
+        self.add(Id::SavedBytes, bytes.into());
     }
 
     pub(in crate::fs) fn add_hit(&self, len: u32, split: u32) {
