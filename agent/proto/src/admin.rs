@@ -61,6 +61,10 @@ pub struct PlanReply {
     pub moves: Vec<MoveStatus>,
     /// What has to wait, and for what.
     pub deferred: Vec<DeferredStatus>,
+    /// Whether these layouts are the ones that were ordered last: no longer after an order that was rolled back because
+    /// hardware refused it. Agents of protocol version 1 do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<bool>,
 }
 
 /// One step of a plan.

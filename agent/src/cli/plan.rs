@@ -63,6 +63,12 @@ pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exi
         print!("{}", render(&PlanReply { moves: Vec::new(), ..left.clone() }, Paint::for_stdout()));
     }
     problems.iter().for_each(|p| eprintln!("problem: {p}"));
+    if left.ordered == Some(false) {
+        eprintln!(
+            "migshare: the change was rolled back, as hardware refused it or another order replaced it"
+        );
+        return Ok(Exit::Failed);
+    }
     if !left.moves.is_empty() {
         eprintln!("migshare: {} changes are not done yet; the agent goes on trying", left.moves.len());
     }
@@ -97,7 +103,7 @@ fn follow(
             todo.iter().filter(|m| is_done(m)).for_each(|m| println!("done: {}", in_words(m)));
         }
         todo.retain(|m| !is_done(m));
-        if left.moves.is_empty() || Instant::now() >= deadline {
+        if left.moves.is_empty() || left.ordered == Some(false) || Instant::now() >= deadline {
             return Ok(left);
         }
         std::thread::sleep(LOOK);

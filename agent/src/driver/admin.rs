@@ -3,7 +3,7 @@
 use super::{Driver, Question, Waiting};
 use crate::wire::{self, admin};
 use migshare_proto::Reply;
-use migshare_proto::admin::{OrderRequest, PlanQuery};
+use migshare_proto::admin::{OrderRequest, PlanQuery, PlanReply};
 use migshare_proto::message::{Reason, Refused};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -11,8 +11,11 @@ use tokio::sync::oneshot;
 impl Driver {
     /// What a change of layouts would do.
     pub(super) fn plan(&self, query: PlanQuery) -> Reply {
-        let plan = admin::target(&self.node, query.target).and_then(|target| self.node.plan(&target));
-        plan.map_or_else(Reply::Refused, |plan| Reply::Plan(admin::plan(plan)))
+        let plan = admin::target(&self.node, query.target).and_then(|target| {
+            let ordered = Some(self.node.is_ordered(&target));
+            Ok(PlanReply { ordered, ..admin::plan(self.node.plan(&target)?) })
+        });
+        plan.map_or_else(Reply::Refused, Reply::Plan)
     }
 
     /// The question in an order. None where it was refused at once.

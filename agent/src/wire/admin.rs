@@ -30,7 +30,7 @@ pub fn target(node: &Node, target: Vec<GpuTarget>) -> Result<Target, Refused> {
     target.into_iter().map(|t| wish(node, &t.gpu, t.layout).map(|layout| (t.gpu, layout))).collect()
 }
 
-/// The message for a plan.
+/// The message for a plan; whether it was ordered is for the caller to say.
 pub fn plan(plan: Plan) -> PlanReply {
     let moves = plan.moves.into_iter().map(|m| MoveStatus {
         gpu: m.gpu,
@@ -40,7 +40,7 @@ pub fn plan(plan: Plan) -> PlanReply {
     });
     let deferred =
         plan.deferred.into_iter().map(|d| DeferredStatus { gpu: d.gpu, placement: d.placement, why: d.why });
-    PlanReply { moves: moves.collect(), deferred: deferred.collect() }
+    PlanReply { moves: moves.collect(), deferred: deferred.collect(), ordered: None }
 }
 
 fn wish(node: &Node, gpu: &GpuUuid, wish: Wish) -> Result<Option<Layout>, Refused> {

@@ -7,17 +7,22 @@ use nvidia_ml::code::Code;
 use nvidia_ml::fault::{Effect, Moment};
 use nvidia_ml::machine::{Condition, Process};
 use nvidia_ml::process::Pid;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// A node that is looked at every second.
 fn rig(gpus: u32) -> Rig {
     Rig::new(gpus).with("[slurm]\ndrain = false\nsqueue = \"/bin/false\"\ninterval = 1\n")
 }
 
+/// Gives an order and follows it for a while; some of these can never be carried out.
 fn apply(rig: &Rig, target: &[&str]) {
+    apply_for(rig, "5", target);
+}
+
+fn apply_for(rig: &Rig, seconds: &str, target: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
-    command.arg("--socket").arg(rig.path("agent.sock")).args(["apply", "--wait", "5"]).args(target);
-    command.output().unwrap();
+    command.arg("--socket").arg(rig.path("agent.sock")).args(["apply", "--wait", seconds]).args(target);
+    command.output().unwrap()
 }
 
 /// NVIDIA/DCGM#276, NVIDIA/go-nvml#146: the compute instance is gone, the GPU instance stays IN_USE with nobody visible.
@@ -131,6 +136,25 @@ fn nvml_that_does_not_answer_is_named_and_comes_back() {
     assert_eq!(status.leases.len(), 1);
     rig.clear_faults();
     rig.settled();
+}
+
+#[test]
+fn a_step_that_hardware_refuses_rolls_the_change_back_and_apply_says_so() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.open(812, 1).unwrap();
+    rig.close(812).unwrap();
+    let refuse = Effect::Return(Code::INSUFFICIENT_RESOURCES.0);
+    rig.fault("nvmlDeviceCreateGpuInstanceWithPlacement", 1, Some(3), Moment::Before, refuse);
+    let done = apply_for(&rig, "60", &["--json", "gpu=0", "layout=7g.80gb:1"]);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("rolled back"), "{said}");
+    assert_ne!(done.status.code(), Some(0));
+    let left: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(left["ordered"], false);
+    // The former layout is back, and nothing is left of the attempt.
+    rig.settled();
+    assert_eq!(rig.open(813, 7).unwrap().leaves.len(), 7);
 }
 
 #[test]

@@ -31,6 +31,11 @@ impl Node {
         Ok(plan)
     }
 
+    /// Whether these layouts are the ones that were ordered last.
+    pub fn is_ordered(&self, target: &Target) -> bool {
+        target.iter().all(|(gpu, layout)| self.books.targets.get(gpu) == layout.as_ref())
+    }
+
     /// What is left of the changes of layout that were ordered: empty when all is done.
     pub fn remaining(&self) -> Plan {
         let target: Vec<(GpuUuid, Option<Layout>)> =
