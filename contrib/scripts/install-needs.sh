@@ -21,7 +21,7 @@ for_tests=(
   binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, rate the unit
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
-  fio                           # writes and verifies on such mounts
+  fio acl                       # writes and verifies on such mounts; access control lists there
   nbdkit libnbd-bin glusterfs-server glusterfs-client iperf3 iproute2   # remote file systems in network namespaces
   bindfs                        # a bare pass-through FUSE to compare with
   python3-torch                 # tests of the collectives' Python package

@@ -6,6 +6,7 @@
 //! ([`reads`]): they are asynchronous, all else may block and runs on worker threads.
 
 mod caller;
+mod crowd;
 mod file;
 mod flight;
 mod locks;
@@ -23,10 +24,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, Stat, openat};
 
 pub use caller::{Caller, Identity};
+pub use crowd::Known;
 pub use file::{OpenFile, Opened};
 pub(crate) use locks::no_locks;
 pub use locks::{LockAsk, LockType, probe as probe_locks};
@@ -49,6 +52,7 @@ pub struct Fs {
     dirs: RwLock<HashMap<u64, Arc<Mutex<OpenDir>>>>,
     next_handle: AtomicU64,
     locks: locks::LockTable,
+    crowd: crowd::Crowd,
     reads: Arc<ReadPath>,
 }
 
@@ -69,6 +73,7 @@ impl Fs {
             dirs: RwLock::default(),
             next_handle: AtomicU64::new(1),
             locks: locks::LockTable::default(),
+            crowd: crowd::Crowd::new(),
             reads,
         })
     }
@@ -96,6 +101,16 @@ impl Fs {
         self.nodes.forget(id, count);
     }
 
+    /// Waits a while for the kernel to know too many files; returns names that it should forget.
+    pub fn surplus(&self) -> Vec<Known> {
+        let unlist = |id| {
+            if let Some(node) = self.nodes.get(id) {
+                node.listed.store(false, Ordering::Release);
+            }
+        };
+        self.crowd.surplus(|| self.nodes.len(), unlist)
+    }
+
     /// An open file.
     ///
     /// # Errors
@@ -121,9 +136,22 @@ impl Fs {
 
     /// Opens a node anew with other flags, with the rights of the current thread.
     fn reopen(&self, node: &Node, flags: OFlags) -> io::Result<File> {
-        let fd = openat(&self.proc_fds, node.fd_name(), flags | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(File::from(fd))
+        let open = || Ok(openat(&self.proc_fds, node.fd_name(), flags | OFlags::CLOEXEC, Mode::empty())?);
+        Ok(File::from(with_room(open)?))
     }
+}
+
+/// Opens something; where descriptors have run out, waits for the kernel to give some back.
+fn with_room<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..25 {
+        match open() {
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+    open()
 }
 
 /// Attributes of a node, with the id under which the kernel knows it.

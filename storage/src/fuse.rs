@@ -18,10 +18,10 @@ mod operations;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fuser::{Config, MountOption, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, SessionACL};
 
 use crate::config::LockMode;
 use crate::fs::Fs;
@@ -68,10 +68,24 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
     ];
     config.acl = if options.service { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(1);
-    let session = fuser::Session::new(Front::new(fs, options)?, mountpoint, &config)?.spawn()?;
+    let session = fuser::Session::new(Front::new(Arc::clone(&fs), options)?, mountpoint, &config)?.spawn()?;
+    relieve(Arc::downgrade(&fs), session.notifier())?;
     let device = std::fs::metadata(mountpoint).ok().map(|meta| rustix::fs::minor(meta.dev()));
     widen_read_ahead(device);
     Ok(Mounted { session: Some(session), device })
+}
+
+/// Asks the kernel to forget names when it knows too many. A thread of its own, because the kernel locks the directory for it,
+/// and whoever has it locked may be waiting for an answer from here.
+fn relieve(fs: Weak<Fs>, notifier: Notifier) -> io::Result<()> {
+    let run = move || {
+        while let Some(fs) = fs.upgrade() {
+            for known in fs.surplus() {
+                let _ = notifier.inval_entry(INodeNo(known.parent), &known.name);
+            }
+        }
+    };
+    std::thread::Builder::new().name("relieve".into()).spawn(run).map(drop)
 }
 
 /// Buffered sequential reads come in pieces of the read-ahead window, 128 KiB unless it is widened. Only root may; without

@@ -7,12 +7,16 @@ mod rig;
 
 #[path = "mounted/arguments.rs"]
 mod arguments;
+#[path = "mounted/crowds.rs"]
+mod crowds;
 #[path = "mounted/faults.rs"]
 mod faults;
 #[path = "mounted/locks.rs"]
 mod locks;
 #[path = "mounted/operation.rs"]
 mod operation;
+#[path = "mounted/posix.rs"]
+mod posix;
 #[path = "mounted/remote.rs"]
 mod remote;
 #[path = "mounted/rights.rs"]

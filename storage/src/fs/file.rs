@@ -211,12 +211,20 @@ impl Fs {
     ///
     /// # Errors
     /// See [`Self::open`].
-    pub fn copy_file_range(&self, from: (u64, u64), to: (u64, u64), len: u64) -> io::Result<usize> {
+    pub fn copy_file_range(
+        &self,
+        caller: &Caller,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: u64,
+    ) -> io::Result<usize> {
         let (source, target) = (self.file(from.0)?, self.file(to.0)?);
         let (mut from, mut to) = (from.1, to.1);
         let len = usize::try_from(len.min(1 << 30)).unwrap_or(usize::MAX);
-        self.change(&target.node, || {
+        let mut copy = || {
             Ok(rustix::fs::copy_file_range(&source.file, Some(&mut from), &target.file, Some(&mut to), len)?)
-        })
+        };
+        target.written.store(true, Ordering::Release);
+        self.change(&target.node, || self.act(caller, &mut copy))
     }
 }

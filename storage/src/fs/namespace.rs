@@ -77,9 +77,12 @@ impl Fs {
     /// Gives a node to a name, with the rights of the current thread.
     pub(super) fn enter(&self, parent: &Node, name: &OsStr) -> io::Result<Attr> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd: OwnedFd = openat(parent.fd(), name, flags, Mode::empty())?;
+        let fd: OwnedFd = super::with_room(|| Ok(openat(parent.fd(), name, flags, Mode::empty())?))?;
         let stat = fstat(&fd)?;
         let node = self.nodes.adopt(fd, &stat);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            self.crowd.list(&node.listed, (node.id(), parent.id(), name), self.nodes.len());
+        }
         Ok(Attr { id: node.id(), stat })
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Stat, fstat};
@@ -22,6 +23,8 @@ pub struct Node {
     key: (u64, u64),
     state: Arc<FileState>,
     last: Mutex<Stat>,
+    /// See [`super::crowd`].
+    pub(super) listed: AtomicBool,
 }
 
 impl Node {
@@ -89,6 +92,10 @@ impl NodeTable {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.maps().by_id.len()
+    }
+
     pub(super) fn get(&self, id: u64) -> Option<Arc<Node>> {
         self.maps().by_id.get(&id).map(|(node, _)| Arc::clone(node))
     }
@@ -107,8 +114,14 @@ impl NodeTable {
         let id = self.id_of(&mut maps, key);
         let file =
             FileKey { backend: self.backend ^ stat.st_dev.wrapping_sub(self.root.0), inode: stat.st_ino };
-        let node =
-            Arc::new(Node { id, fd, key, state: Arc::new(FileState::new(file)), last: Mutex::new(*stat) });
+        let node = Arc::new(Node {
+            id,
+            fd,
+            key,
+            state: Arc::new(FileState::new(file)),
+            last: Mutex::new(*stat),
+            listed: AtomicBool::new(false),
+        });
         maps.by_id.insert(id, (Arc::clone(&node), 1));
         maps.by_key.insert(key, id);
         node

@@ -27,6 +27,8 @@ pub(super) struct Front {
     pub(super) parked: Arc<Parked>,
     pub(super) options: MountOptions,
     pub(super) direct: bool,
+    /// Whether files past the page cache can be mapped shared.
+    pub(super) direct_maps: bool,
 }
 
 pub(super) fn caller(req: &Request) -> Caller {
@@ -76,6 +78,7 @@ impl Front {
             workers,
             waiting: Waiting::start(options.soft)?,
             direct: options.direct,
+            direct_maps: false,
             options,
         })
     }
@@ -130,7 +133,8 @@ impl Front {
 
     pub(super) fn open_flags(&self, flags: i32, opened: Opened) -> FopenFlags {
         let asked = flags & libc::O_DIRECT != 0;
-        if self.direct || asked {
+        // Without it, O_DIRECT alone takes reads past the page cache, and the file can still be mapped.
+        if self.direct || (asked && self.direct_maps) {
             FopenFlags::FOPEN_DIRECT_IO
         } else if opened.keep_pages {
             FopenFlags::FOPEN_KEEP_CACHE

@@ -51,7 +51,8 @@ impl Filesystem for Front {
             }
         }
         // A direct file can be mapped shared only where the kernel allows it; else the mount stays cached.
-        self.direct = self.direct && config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
+        self.direct_maps = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
+        self.direct &= self.direct_maps;
         let _ = config.set_max_write(LARGEST);
         if let Err(most) = config.set_max_readahead(LARGEST) {
             let _ = config.set_max_readahead(most);
@@ -467,7 +468,8 @@ impl Filesystem for Front {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let work = move |fs: &Fs| fs.copy_file_range((fh_in.0, offset_in), (fh_out.0, offset_out), len);
+        let who = caller(req);
+        let work = move |fs: &Fs| fs.copy_file_range(&who, (fh_in.0, offset_in), (fh_out.0, offset_out), len);
         self.run(req, reply, work, |reply, copied| reply.written(copied as u32));
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Rig {
     daemon: Option<Child>,
     backend: PathBuf,
     arguments: Vec<String>,
+    /// A command that runs the sidecar.
+    through: Vec<String>,
     /// The sidecar below, which a test may have stopped.
     lower: Option<u32>,
 }
@@ -68,6 +70,11 @@ impl Rig {
         rig
     }
 
+    /// A sidecar over a directory of the test's.
+    pub(crate) fn over_directory(backend: &Path) -> Self {
+        Self::over_in(tempfile::tempdir().unwrap(), backend.to_owned(), &[])
+    }
+
     /// Another node: a second sidecar over the same backend.
     pub(crate) fn beside(other: &Self, arguments: &[&str]) -> Self {
         Self::at(&other.backend(), arguments)
@@ -83,13 +90,22 @@ impl Rig {
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("mount")).unwrap();
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let mut rig = Self { dir, daemon: None, backend, arguments, lower: None };
+        let mut rig = Self { dir, daemon: None, backend, arguments, through: Vec::new(), lower: None };
         rig.start();
         rig
     }
 
+    /// The same sidecar from now on run by another command, such as one that sets limits.
+    pub(crate) fn run_through(&mut self, command: &[&str]) {
+        self.stop();
+        self.through = command.iter().map(|a| (*a).to_owned()).collect();
+        self.start();
+    }
+
     pub(crate) fn start(&mut self) {
-        let mut command = Command::new(BINARY);
+        let words: Vec<&str> = self.through.iter().map(String::as_str).chain([BINARY]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.arg("mount").arg(&self.backend).arg(self.mount()).arg("--cache").arg(self.cache());
         command.args(["--size", "32M", "--attributes-ms", "0"]).args(&self.arguments);
         self.daemon = Some(command.stderr(Stdio::inherit()).spawn().unwrap());

@@ -103,3 +103,96 @@ fn only_the_owner_of_the_mount_changes_its_policy() {
     rig.set_policy("orthus");
     assert!(as_user(&format!("{} stats .", super::rig::BINARY), &rig.mount()));
 }
+
+#[test]
+fn access_control_lists_are_kept_and_inherited_by_the_backend() {
+    if !can_mount() {
+        return;
+    }
+    if Command::new("setfacl").arg("--version").output().is_err() {
+        assert_ne!(std::env::var("MIGSHARE_REQUIRE").as_deref(), Ok("all"), "needs setfacl");
+        println!("SKIP: needs setfacl of package acl");
+        return;
+    }
+    let rig = Rig::new(&[]);
+    mode(&rig.backend(), 0o755);
+    let (dir, behind) = (rig.mount().join("dir"), rig.backend().join("dir"));
+    fs::create_dir(&dir).unwrap();
+    mode(&dir, 0o700);
+    assert!(!as_user("echo x > dir/f", &rig.mount()));
+    let set = |acl: &str| Command::new("setfacl").args(["-m", acl]).arg(&dir).status().unwrap().success();
+    assert!(set(&format!("u:{USER}:rwx,d:u:{USER}:rw,d:g::-,d:o::-")));
+    assert!(as_user("umask 0; echo x > dir/f && cat dir/f", &rig.mount()));
+    let acl = |path: &Path| Command::new("getfacl").args(["-cn"]).arg(path).output().unwrap().stdout;
+    assert_eq!(acl(&dir.join("f")), acl(&behind.join("f")));
+    assert!(String::from_utf8_lossy(&acl(&behind.join("f"))).contains(&format!("user:{USER}:rw")));
+    // What the list forbids stays forbidden, to a caller whom the mode bits alone would let in.
+    fs::write(dir.join("g"), "s").unwrap();
+    mode(&dir.join("g"), 0o666);
+    assert!(
+        Command::new("setfacl")
+            .args(["-m", &format!("u:{USER}:-,g::r")])
+            .arg(dir.join("g"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(!as_user("cat dir/g", &rig.mount()));
+}
+
+/// A backend that gives root no more rights than anybody, as NFS with root_squash does: the sidecar is root without the
+/// capabilities that pass over permissions.
+#[test]
+fn a_backend_that_squashes_root_serves_callers_and_fills_through_their_files() {
+    if !can_mount() {
+        return;
+    }
+    let mut rig = Rig::new(&["--policy", "cache-only"]);
+    rig.run_through(&["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]);
+    mode(&rig.backend(), 0o755);
+    let home = rig.backend().join("home");
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("file"), vec![7; 1 << 20]).unwrap();
+    for path in [&home, &home.join("file")] {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    mode(&home, 0o700);
+    mode(&home.join("file"), 0o600);
+    super::rig::wait_for("hits of the caller's file", || {
+        assert!(as_user("dd if=home/file of=/dev/null bs=64k iflag=direct", &rig.mount()));
+        rig.stats("hit_bytes_total") >= 1 << 20
+    });
+    assert!(as_user("echo more >> home/file && mkdir home/dir && rm -r home/dir", &rig.mount()));
+    assert!(fs::read(rig.mount().join("home/file")).is_err(), "root came by its rights at the backend");
+}
+
+/// Space that ext4 keeps for root is refused to others by the same test of fsuid and CAP_SYS_RESOURCE as a quota, which this
+/// kernel may lack.
+#[test]
+fn what_the_backend_refuses_a_caller_is_not_had_through_the_sidecar() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
+    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let run = |line: String| Command::new("sh").args(["-c", &line]).status().unwrap().success();
+    assert!(run(format!("PATH=$PATH:/sbin mkfs.ext4 -q -m 50 -O ^has_journal {}", image.display())));
+    if !run(format!("mount -o loop {} {}", image.display(), disk.display())) {
+        assert_ne!(std::env::var("MIGSHARE_REQUIRE").as_deref(), Ok("all"), "needs loop devices and ext4");
+        println!("SKIP: needs loop devices and ext4");
+        return;
+    }
+    fs::create_dir(disk.join("open")).unwrap();
+    mode(&disk.join("open"), 0o777);
+    let rig = Rig::over_directory(&disk.join("open"));
+    let full = !as_user("dd if=/dev/zero of=f bs=64k count=512", &rig.mount());
+    let written = rig.backend().join("f").metadata().map_or(0, |m| m.len());
+    drop(rig);
+    assert!(run(format!("umount -l {}", disk.display())));
+    assert!(
+        full && written > 8 << 20 && written < 18 << 20,
+        "{written} bytes of 32 MiB, half of them kept for root"
+    );
+}

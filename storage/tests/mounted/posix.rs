@@ -1,0 +1,166 @@
+//! The POSIX view: what a program sees on the mount is what it sees on the backend.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::fs::{
+    CWD, FallocateFlags, RenameFlags, SeekFrom, XattrFlags, copy_file_range, fallocate, getxattr, listxattr,
+    removexattr, renameat_with, seek, setxattr, statvfs,
+};
+
+use super::rig::{Rig, can_mount, content};
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
+}
+
+/// Starts of data and holes.
+fn extents(file: &File) -> Vec<u64> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+        at = seek(file, SeekFrom::Hole(data)).unwrap();
+        found.extend([data, at]);
+    }
+    found
+}
+
+#[test]
+fn holes_and_fallocate_are_those_of_the_backend() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&[]);
+    let (mount, twin) = (open(&rig.mount().join("f")), open(&rig.backend().join("twin")));
+    let steps: [(FallocateFlags, u64, u64); 6] = [
+        (FallocateFlags::empty(), 0, 300_000),
+        (FallocateFlags::KEEP_SIZE, 1 << 20, 1 << 20),
+        (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 8192, 40_000),
+        (FallocateFlags::ZERO_RANGE, 100_000, 5000),
+        (FallocateFlags::COLLAPSE_RANGE, 4096, 4096),
+        (FallocateFlags::INSERT_RANGE, 65536, 8192),
+    ];
+    for file in [&mount, &twin] {
+        file.write_all_at(&content(200_000, 3), 0).unwrap();
+        file.write_all_at(b"far", 5 << 20).unwrap();
+        file.sync_all().unwrap();
+    }
+    for (mode, offset, len) in steps {
+        let results = [&mount, &twin].map(|f| fallocate(f, mode, offset, len));
+        // FUSE has no collapsing and inserting (fuse_file_fallocate()): refused, never done halfway.
+        if results[0] != results[1] {
+            assert_eq!(results[0], Err(rustix::io::Errno::OPNOTSUPP), "{mode:?}");
+            fallocate(open(&rig.backend().join("f")), mode, offset, len).unwrap();
+        }
+    }
+    let (f, t) = (rig.mount().join("f"), rig.backend().join("twin"));
+    assert!(fs::read(&f).unwrap() == fs::read(&t).unwrap());
+    assert_eq!(extents(&open(&f)), extents(&open(&t)));
+    assert_eq!(f.metadata().unwrap().blocks(), t.metadata().unwrap().blocks());
+}
+
+#[test]
+fn names_links_and_rename_flags() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&[]);
+    let at = |name: &str| rig.mount().join(name);
+    fs::write(at("a"), "a").unwrap();
+    fs::write(at("b"), "b").unwrap();
+    fs::hard_link(at("a"), at("link")).unwrap();
+    fs::write(at("link"), "changed").unwrap();
+    assert_eq!(fs::read(at("a")).unwrap(), b"changed");
+    let (a, link) = (at("a").metadata().unwrap(), at("link").metadata().unwrap());
+    assert_eq!((a.ino(), a.nlink()), (link.ino(), 2));
+    let rename = |flags| renameat_with(CWD, at("a"), CWD, at("b"), flags);
+    assert_eq!(rename(RenameFlags::NOREPLACE), Err(rustix::io::Errno::EXIST));
+    rename(RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(
+        (fs::read(at("a")).unwrap(), fs::read(at("b")).unwrap()),
+        (b"b".to_vec(), b"changed".to_vec())
+    );
+
+    let mut orphan = open(&at("b"));
+    fs::remove_file(at("b")).unwrap();
+    fs::remove_file(at("link")).unwrap();
+    orphan.write_all(b"still ").unwrap();
+    let mut bytes = [0; 7];
+    orphan.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!((&bytes, orphan.metadata().unwrap().nlink()), (b"still d", 0));
+}
+
+#[test]
+fn appends_of_two_processes_and_two_nodes_lose_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let one = Rig::new(&[]);
+    let two = Rig::beside(&one, &[]);
+    let script = "i=0; while [ $i -lt 300 ]; do echo \"$1 $i\"; i=$((i+1)); done >> \"$0\"";
+    let writers: Vec<_> = [(&one, "a"), (&one, "b"), (&two, "c")]
+        .map(|(rig, who)| {
+            Command::new("sh").args(["-c", script]).arg(rig.mount().join("log")).arg(who).spawn().unwrap()
+        })
+        .into();
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
+    let text = fs::read_to_string(one.backend().join("log")).unwrap();
+    let lines: BTreeSet<&str> = text.lines().collect();
+    assert_eq!((lines.len(), text.lines().count()), (900, 900));
+}
+
+#[test]
+fn copies_attributes_and_space_are_those_of_the_backend() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&[]);
+    let (from, to) = (rig.mount().join("from"), rig.mount().join("to"));
+    fs::write(&from, content(300_000, 5)).unwrap();
+    let copied = copy_file_range(open(&from), Some(&mut 1000), open(&to), Some(&mut 10), 200_000).unwrap();
+    assert!(copied > 0 && fs::read(&to).unwrap()[10..] == content(300_000, 5)[1000..1000 + copied]);
+
+    setxattr(&from, "user.colour", b"blue", XattrFlags::CREATE).unwrap();
+    assert!(setxattr(&from, "user.colour", b"red", XattrFlags::CREATE).is_err());
+    let mut value = [0; 64];
+    let behind = rig.backend().join("from");
+    assert_eq!(getxattr(&behind, "user.colour", &mut value), Ok(4));
+    assert_eq!(getxattr(&from, "user.colour", &mut value[..2]), Err(rustix::io::Errno::RANGE));
+    let len = listxattr(&from, &mut value).unwrap();
+    assert!(value[..len].starts_with(b"user.colour\0"));
+    removexattr(&from, "user.colour").unwrap();
+    assert_eq!(getxattr(&behind, "user.colour", &mut value), Err(rustix::io::Errno::NODATA));
+
+    let (mount, backend) = (statvfs(rig.mount()).unwrap(), statvfs(rig.backend()).unwrap());
+    assert_eq!(
+        (mount.f_blocks, mount.f_files, mount.f_namemax),
+        (backend.f_blocks, backend.f_files, backend.f_namemax)
+    );
+}
+
+#[test]
+fn shared_mappings_work_in_every_mode() {
+    if !can_mount() {
+        return;
+    }
+    let script = "import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | (os.O_DIRECT if sys.argv[2] == 'direct' else 0))
+with mmap.mmap(fd, 8192) as m:
+    assert m[:4] == b'old '
+    m[4096:4100] = b'new '
+    m.flush()";
+    for arguments in [&[][..], &["--direct"]] {
+        let rig = Rig::new(arguments);
+        for how in ["plain", "direct"] {
+            let path = rig.put("f", &b"old ".repeat(2048));
+            let status = Command::new("python3").args(["-c", script]).arg(&path).arg(how).status();
+            assert!(status.unwrap().success(), "{arguments:?}, file opened {how}");
+            assert_eq!(&fs::read(rig.backend().join("f")).unwrap()[4096..4104], b"new old ");
+        }
+    }
+}
