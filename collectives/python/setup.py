@@ -1,11 +1,13 @@
 """Puts libmigshare.so into the wheel, which therefore is bound to a platform but not to a Python version.
 
-MIGSHARE_LIBRARY names the shared object; without it the release build of this source tree is taken.
+MIGSHARE_LIBRARY names the shared object; without it the release build of this source tree is taken. What is packed is
+stripped; the original keeps its symbols.
 """
 
 import os
 import pathlib
 import shutil
+import subprocess
 
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -19,8 +21,12 @@ LIBRARY = os.environ.get("MIGSHARE_LIBRARY", TARGET / "release" / "libmigshare.s
 
 class BuildWithLibrary(build_py):
     def run(self):
+        if not pathlib.Path(LIBRARY).is_file():
+            raise SystemExit(f"{LIBRARY} is not there: cargo build --release -p migshare-capi, or set MIGSHARE_LIBRARY")
         super().run()
-        shutil.copy(LIBRARY, pathlib.Path(self.build_lib) / "migshare" / "libmigshare.so.1")
+        packed = pathlib.Path(self.build_lib) / "migshare" / "libmigshare.so.1"
+        shutil.copy(LIBRARY, packed)
+        subprocess.run(["strip", "--strip-unneeded", packed], check=True)
 
 
 class PlatformDistribution(Distribution):
