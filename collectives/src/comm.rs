@@ -47,6 +47,7 @@ impl Comm {
         let joined =
             join::join(segment, slot, rank, options.timeout).inspect_err(|_| segment.give_slot(slot))?;
         segment.own_arena(rank);
+        segment.place_near(rank);
         let charter = Charter {
             segment: Arc::clone(segment),
             slot,

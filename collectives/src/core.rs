@@ -36,6 +36,7 @@ use crate::ring::Pair;
 use crate::segment::Segment;
 use crate::segment::layout::LINES;
 use crate::sync::{Ordering, fence};
+use crate::sys;
 use crate::word::{Codec, STEP_MAX, Seen, WINDOW};
 
 /// Spins before the first yield: about ten microseconds of pause instructions.
@@ -316,6 +317,27 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Copies `len` bytes at `address` in the memory of `rank` to `to`. What was read counts only if
+    /// [`Core::check_poison`] holds afterwards: a rank that gave up owns its buffers again.
+    ///
+    /// # Safety
+    /// `to` is writable for `len` bytes; any address is allowed.
+    pub(crate) unsafe fn read_peer(&self, rank: usize, address: u64, to: *mut u8, len: usize) -> Result<()> {
+        let process = self.process(rank);
+        // SAFETY: passed on; the kernel checks the address in the other process.
+        let read = unsafe { sys::read_process(process.pid, address, to, len) };
+        // The call goes by the pid, which may be another process's when ours is gone: what came was not the peer's then.
+        if process.is_gone() {
+            return Err(Error::PeerLost { rank });
+        }
+        // A process that is about to end has no memory any more before it is gone.
+        read.map_err(|error| match error {
+            Error::System { errno: libc::ESRCH, .. } => Error::PeerLost { rank },
+            Error::System { errno: libc::EFAULT, .. } => Error::Corrupt { rank },
+            other => other,
+        })
     }
 
     /// The half of a member's staging that operations of `parity` use.

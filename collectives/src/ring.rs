@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::flow::{CELL, Damaged, Flow};
 use crate::kernels::copy;
 use crate::line::Line;
-use crate::sys;
 
 /// Blocks per ring: the receiver works on one while the sender fills the next.
 const BLOCKS: usize = 4;
@@ -255,12 +254,7 @@ fn fits(len: u64, room: usize) -> Result<u64> {
 fn read_by_one_copy(core: &Core, peer: usize, header: &Header, to: Out, room: usize) -> Result<u64> {
     let len = fits(header.len, room)?;
     // SAFETY: the target is writable for `room` bytes, and the message is no longer.
-    let read = unsafe { sys::read_process(core.process(peer).pid, header.address, to.0, len as usize) };
-    read.map_err(|error| match error {
-        Error::System { errno: libc::ESRCH, .. } => Error::PeerLost { rank: peer },
-        Error::System { errno: libc::EFAULT, .. } => Error::Corrupt { rank: peer },
-        other => other,
-    })?;
+    unsafe { core.read_peer(peer, header.address, to.0, len as usize) }?;
     core.check_poison()?;
     Ok(len)
 }

@@ -11,6 +11,7 @@ mod agent;
 mod arena;
 pub mod layout;
 pub mod pass;
+mod placement;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

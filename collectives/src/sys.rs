@@ -107,6 +107,44 @@ pub(crate) fn allowed_cpus() -> [u64; 8] {
     std::array::from_fn(|i| set[i])
 }
 
+/// Whether memory of this machine is on more than one NUMA node.
+pub(crate) fn has_several_nodes() -> bool {
+    let nodes = std::fs::read_to_string("/sys/devices/system/node/has_memory").unwrap_or_default();
+    nodes.contains([',', '-'])
+}
+
+/// The NUMA node of the CPU on which this thread runs now, below 64.
+pub(crate) fn current_node() -> Option<u32> {
+    let mut node = 0_u32;
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the kernel writes one number; null is allowed for the others.
+    let done = unsafe { libc::syscall(libc::SYS_getcpu, none, &raw mut node, none) };
+    (done == 0 && node < u64::BITS).then_some(node)
+}
+
+/// Prefers `node` for pages in a range that nobody has touched yet; whether the kernel took it.
+///
+/// # Safety
+/// The range is mapped, and begins at a page.
+pub(crate) unsafe fn prefer_node(at: *mut u8, bytes: usize, node: u32) -> bool {
+    let nodes = 1_u64 << node;
+    let (mode, width) = (libc::MPOL_PREFERRED, u64::from(u64::BITS) + 1); // the kernel takes one off (mbind(2), BUGS)
+    // SAFETY: a policy changes no contents; the mask is read during the call only.
+    unsafe { libc::syscall(libc::SYS_mbind, at, bytes, mode, &raw const nodes, width, 0) == 0 }
+}
+
+/// The node that the policy at an address prefers.
+#[cfg(test)]
+pub(crate) fn preferred_node(at: *mut u8) -> Option<u32> {
+    const MPOL_F_ADDR: libc::c_ulong = 2; // linux/mempolicy.h
+    let (mut mode, mut nodes) = (0_i32, [0_u64; 16]);
+    // SAFETY: the kernel writes the mode and at most 1024 bits.
+    let done = unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nodes.as_mut_ptr(), 1024_u64, at, MPOL_F_ADDR)
+    };
+    (done == 0 && mode == libc::MPOL_PREFERRED).then(|| nodes[0].trailing_zeros())
+}
+
 /// Copies `len` bytes at `from` in process `pid` to `to`.
 ///
 /// # Safety

@@ -7,7 +7,6 @@ use crate::core::{Core, Op};
 use crate::error::{Error, Result};
 use crate::kernels::{copy, copy_streaming};
 use crate::schedule::{Steps, exchange, fan_in, fan_out, slot_offset};
-use crate::sys;
 
 /// Copies unless source and target are the same place (an in-place call).
 ///
@@ -234,13 +233,6 @@ fn read_from(op: &Op<'_>, source: usize, offset: usize, target: Out, len: usize)
         unsafe { store_for(len)(target.0, from, len) };
         return Ok(());
     }
-    // SAFETY: the target is writable for `len`; the kernel checks the address in the other process.
-    let read = unsafe {
-        sys::read_process(core.process(source).pid, address.wrapping_add(offset as u64), target.0, len)
-    };
-    read.map_err(|error| match error {
-        Error::System { errno: libc::ESRCH, .. } => Error::PeerLost { rank: source },
-        Error::System { errno: libc::EFAULT, .. } => Error::Corrupt { rank: source },
-        other => other,
-    })
+    // SAFETY: the target is writable for `len`.
+    unsafe { core.read_peer(source, address.wrapping_add(offset as u64), target.0, len) }
 }

@@ -44,7 +44,7 @@ impl Launch {
         let (segment, ready) = (inheritable(&segment.descriptor().unwrap()), inheritable(ready));
         let name = std::thread::current().name().unwrap().to_owned();
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+            .args(["--exact", &name, "--nocapture", "--include-ignored", "--test-threads=1"])
             .env("MIGSHARE_RANK", rank.to_string())
             .env("MIGSHARE_SIZE", self.ranks.to_string())
             .env("MIGSHARE_SEGMENT_FD", segment.as_raw_fd().to_string())
