@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,timeout 20m cargo test --no-fail-fast)
 DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-capi -p migshare-harness
 
-.PHONY: demo test suites check build needs needs-of-demo bench-agent bench-storage
+.PHONY: demo test suites check build needs needs-of-demo bench-agent bench-storage bench-collectives
 
 demo: needs-of-demo  ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
 	cargo build $(DEMO) --lib --bins --example migshare-demo
@@ -26,6 +26,9 @@ bench-agent:         ## the node agent: leases over fsync, placement, 1,000 clie
 
 bench-storage:       ## the storage sidecar against bare mounts and published policies; QUICK=1 takes fifteen minutes
 	cargo bench --quiet -p migshare-storage --bench storage
+
+bench-collectives:   ## against Open MPI, MPICH and Gloo, with plots in out/bench-collectives; QUICK=1 takes ten minutes
+	collectives/bench/run.sh
 
 build: needs         ## everything, tests included
 	cargo build --workspace --all-targets
