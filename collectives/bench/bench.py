@@ -25,6 +25,13 @@ ROUNDS_MIN = 3
 OPERATIONS = ["broadcast", "reduce", "reduce_scatter", "all_gather", "gather", "scatter", "all_to_all", "barrier"]
 BLOCKS = {"reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"}
 BUFFER = 64 << 20
+# The non-temporal copy on all ranks at once, and the all-reduce of buffers in the segment (of 4 MiB at most).
+BOUND, SEGMENT = "bound", "all_reduce_segment"
+OWN = ("migshare", BOUND, SEGMENT)
+BOUND_SIZES = {size << 20 for size in (1, 2, 4, 8, 16, 32, 64)}
+SEGMENT_SIZES = {size << 20 for size in (1, 2, 4)}
+# From here on the fraction of the bound counts.
+LARGE = 16 << 20
 TCP_ROUNDS = 5 if QUICK else 11
 
 
@@ -117,31 +124,31 @@ def sealed_memory(size):
     return fd
 
 
-def measure(peers, operation, count, rounds=ROUNDS):
-    """Samples per peer, in interleaved rounds."""
+def measure(peers, operation, count, more=(), rounds=ROUNDS):
+    """Samples by name, in interleaved rounds: of `operation` by all peers, and of `more` operations by the first."""
     plan, samples = {}, {}
-    for peer in peers:  # how many calls fill a round
-        probe = peer.run(operation, count, 1, 2)
+    for name, peer, what in [(peer.name, peer, operation) for peer in peers] + [(what, peers[0], what) for what in more]:
+        probe = peer.run(what, count, 1, 2)
         if probe is None:
             continue
-        # Long enough for the clock, short enough for several samples per round.
+        # How many calls fill a round: long enough for the clock, short enough for several samples.
         calls = max(1, min(2000, int(20e3 / max(min(probe), 50))))
-        plan[peer] = calls, max(1, min(200, int(ROUND_NS / max(min(probe) * calls, 1))))
-        samples[peer.name] = []
+        plan[name] = peer, what, calls, max(1, min(200, int(ROUND_NS / max(min(probe) * calls, 1))))
+        samples[name] = []
     order = list(plan)
     begin = time.monotonic()
     for turn in range(rounds):
         if turn >= ROUNDS_MIN and time.monotonic() - begin > SIZE_BUDGET:
             break
         first = turn % len(order)
-        for peer in order[first:] + order[:first]:
+        for name in order[first:] + order[:first]:
+            peer, what, calls, wanted = plan[name]
             started = time.monotonic_ns()
-            samples[peer.name] += peer.run(operation, count, *plan[peer])
+            samples[name] += peer.run(what, count, calls, wanted)
             # The probe was lucky: fewer samples from now on.
             excess = (time.monotonic_ns() - started) / (4 * ROUND_NS)
             if excess > 1:
-                calls, wanted = plan[peer]
-                plan[peer] = calls, max(1, int(wanted / excess))
+                plan[name] = peer, what, calls, max(1, int(wanted / excess))
     return samples
 
 
@@ -156,7 +163,7 @@ def summary(samples):
 
 def best_ratio(figures):
     """The best peer's median over ours."""
-    others = [median for name, (_, median) in figures.items() if name not in ("migshare", "bound")]
+    others = [median for name, (_, median) in figures.items() if name not in OWN]
     return min(others) / figures["migshare"][1] if others else None
 
 
@@ -179,42 +186,22 @@ class Bench:
     def run_ranks(self, ranks, step, operations):
         with tempfile.TemporaryDirectory() as folder:
             peers = self.peers(ranks, folder)
-            for size in sizes(step):
-                samples = measure(peers, "all_reduce", size // 4)
-                if ranks == 2 and size >= 1 << 20:
-                    self.add_bound(peers[0], size, samples)
-                self.record("all_reduce", ranks, size, samples)
+            two = ranks == 2
+            for size in sorted({*sizes(step), *((LARGE, *SEGMENT_SIZES) if two else ())}):
+                more = [BOUND] * (two and size in BOUND_SIZES) + [SEGMENT] * (two and size in SEGMENT_SIZES)
+                self.record("all_reduce", ranks, size, measure(peers, "all_reduce", size // 4, more))
             for operation in operations:
                 for size in [4] if operation == "barrier" else sizes(step * 4):
                     share = size // ranks if operation in BLOCKS else size
                     if share >= 4:
                         self.record(operation, ranks, size, measure(peers, operation, share // 4))
-            if ranks == 2:
-                self.segment_gain(peers[0])
             for peer in peers:
                 peer.stop()
 
-    def add_bound(self, ours, size, samples):
-        """The bound alternates with our own all-reduce, both of this very moment."""
-        bound, own = [], []
-        for _ in range(ROUNDS):
-            bound += ours.run("bound", size // 4, 1, 3)
-            own += ours.run("all_reduce", size // 4, 1, 3)
-        samples["bound"] = bound
-        if size >= 16 << 20:
-            fraction = statistics.median(bound) / statistics.median(own)
-            self.result.setdefault("bound_fractions", {})[size] = round(fraction, 3)
-
-    def segment_gain(self, ours):
-        gains = []
-        for size in (1 << 20, 2 << 20, 4 << 20):
-            ordinary, inside = [], []
-            for _ in range(ROUNDS):
-                ordinary += ours.run("all_reduce", size // 4, 1, 20)
-                inside += ours.run("all_reduce_segment", size // 4, 1, 20)
-            gains.append(statistics.median(ordinary) / statistics.median(inside))
-            print(f"segment buffers at {size} B: {gains[-1]:.2f} times as fast", flush=True)
-        self.result["segment_gain"] = round(min(gains), 3)
+    def own_ratios(self, name, least):
+        """Median of `name` over that of our ordinary all-reduce of 2 ranks, from `least` bytes on."""
+        rows = self.table["all_reduce", 2].items()
+        return {size: row[name][1] / row["migshare"][1] for size, row in rows if name in row and size >= least}
 
     def record(self, operation, ranks, size, samples):
         figures = summary(samples)
@@ -229,12 +216,14 @@ class Bench:
         two = self.ratios("all_reduce", 2)
         worst = min(two, key=two.get)
         others = [ratio for op in OPERATIONS for ratio in self.ratios(op, 2).values()]
-        fractions = self.result.pop("bound_fractions", {})
+        fractions = self.own_ratios(BOUND, LARGE)
+        gains = {size: 1 / ratio for size, ratio in self.own_ratios(SEGMENT, 0).items()}
         self.result.update(
             allreduce_worst_ratio=round(two[worst], 3),
             allreduce_worst_size=worst,
             allreduce_geomean=round(geomean(two.values()), 3),
-            bound_fraction_large=min(fractions.values()) if fractions else None,
+            bound_fraction_large=round(min(fractions.values()), 3),
+            segment_gain=round(min(gains.values()), 3),
             others_geomean=round(geomean(others), 3) if others else None,
             peers=versions(self.names, self.binary),
         )
@@ -244,7 +233,8 @@ class Bench:
             small = [ratio for size, ratio in more.items() if size < 4096]
             if more:
                 print(f"all_reduce, {ranks} ranks: worst from 4 KiB {min(large):.2f}, below {min(small):.2f}")
-        print("fraction of the bound:", fractions)
+        for what, rows in (("fraction of the bound", fractions), ("gain by buffers in the segment", gains)):
+            print(f"{what}: " + ", ".join(f"{size >> 20} MiB {value:.2f}" for size, value in rows.items()))
 
     def net(self):
         """The NCCL net plugin against a loopback TCP stream of the same messages."""
@@ -259,6 +249,7 @@ class Bench:
                     cpu[way].append(used)
             middle = {way: statistics.median(values) for way, values in rates.items()}
             self.result[key] = round(middle["plugin"] / middle["tcp"], 3)
+            self.result[f"{key}_cpu"] = {way: round(statistics.median(values), 3) for way, values in cpu.items()}
             for way in rates:
                 print(f"net {label:9} {way:7} {middle[way]:.2f} GB/s, CPU {statistics.median(cpu[way]):.3f} ns/byte")
 
@@ -291,7 +282,7 @@ def plot(bench):
         figure, axes = pyplot.subplots(1, len(counts), figsize=(6 * len(counts), 4.5), squeeze=False)
         for axis, ranks in zip(axes[0], counts):
             rows = bench.table[operation, ranks]
-            for name in [*bench.names, "bound"]:
+            for name in [*bench.names, BOUND, SEGMENT]:
                 points = [(size, figures[name]) for size, figures in rows.items() if name in figures]
                 if points:
                     at = [size for size, _ in points]

@@ -6,13 +6,14 @@
 //! | up to [`FLAT_MAX`]      | everyone reduces everything        | staging, *board*      |
 //! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
 //! | all buffers in segment  | straight from and to user buffers  | straight from buffers |
-//! | from [`PULL_MIN`]       |                                    | process_vm_readv      |
+//! | more ranks than cores   | slices by process_vm_readv         | process_vm_readv      |
 //!
 //! The choice follows from arguments that all ranks share, or from what all ranks published in the
 //! same step, so all take the same path. Sources are combined in rank order everywhere.
 
 pub(crate) mod all_reduce;
 pub(crate) mod combine;
+pub(crate) mod direct;
 pub(crate) mod move_data;
 pub(crate) mod reduce;
 pub(crate) mod short;
@@ -24,8 +25,17 @@ use crate::schedule::Steps;
 
 /// All-reduce: up to this many bytes every rank reduces everything.
 pub const FLAT_MAX: usize = 8 << 10;
-/// From this many bytes on, data moves by one copy where the kernel allows it.
+/// From this many bytes on, data moves by one copy where that pays.
 pub const PULL_MIN: usize = 64 << 10;
+
+/// Whether ranks read each other's memory by process_vm_readv instead of staging `bytes`.
+///
+/// With a core for each rank two copies at the same time, through slots that stay in the caches, are faster than
+/// one by the kernel, which pins every page. With more ranks than cores nothing happens at the same time, and each
+/// chunk would cost a turn of all ranks.
+pub(crate) fn pulls(core: &Core, bytes: usize) -> bool {
+    bytes >= PULL_MIN && core.charter.oversubscribed && core.charter.single_copy.get()
+}
 
 /// A source in user memory. The caller of the operation keeps it valid until the operation ends.
 #[derive(Clone, Copy)]

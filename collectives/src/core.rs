@@ -27,7 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use op::Op;
+pub(crate) use op::{NOT_IN_SEGMENT, Op};
 
 use crate::error::{Error, Result};
 use crate::line::Line;

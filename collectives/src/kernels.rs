@@ -16,7 +16,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub use copy::{copy, copy_streaming};
+pub use copy::{copy, copy_streaming, stream, stream_fence};
 
 use crate::datatype::{DataType, ReduceOp};
 

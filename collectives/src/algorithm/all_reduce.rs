@@ -1,12 +1,12 @@
 //! All-reduce by size.
 
-use crate::algorithm::combine::{STREAMING_MIN, combine, combine_into};
+use crate::algorithm::combine::{STREAMING_MIN, combine_in, combine_into};
 use crate::algorithm::move_data::copy_own;
 use crate::algorithm::short::with_payloads;
-use crate::algorithm::{Call, FLAT_MAX, In, Out};
+use crate::algorithm::{Call, FLAT_MAX, In, Out, direct, pulls};
 use crate::core::{Core, Op};
-use crate::error::{Error, Result};
-use crate::kernels::{copy, copy_streaming};
+use crate::error::Result;
+use crate::kernels::{copy, stream, stream_fence};
 use crate::line::INLINE_BYTES;
 use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, two_phase_posts};
 
@@ -15,7 +15,6 @@ use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, 
 const SLICE: usize = 128 << 10;
 /// Smaller slices let the phases of ranks overlap in the middle sizes.
 const SLICE_MIN: usize = 8 << 10;
-const NOT_IN_SEGMENT: u64 = u64::MAX;
 
 /// Combines `call.count` elements of all ranks and leaves the result on all.
 pub(crate) async fn all_reduce(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
@@ -66,68 +65,31 @@ async fn flat(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
     exchange(&op, 1, fill, drain).await
 }
 
-/// Reduce-scatter and all-gather in chunks, or without any copy when all buffers are in the segment.
+/// Straight from the members' buffers where they can be reached, in chunks through staging otherwise.
 async fn large(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let plan = Plan::new(core, &call);
-    let op = call.begin(core, two_phase_posts(1, plan.chunks))?;
+    let by_owners = pulls(core, call.bytes()) && plan.chunks > 1;
+    let posts = if by_owners { direct::POSTS } else { two_phase_posts(1, plan.chunks) };
+    let op = call.begin(core, posts)?;
     op.gate().await?;
-    let segment = &core.charter.segment;
-    let ends = (segment.offset_of(send.0, call.bytes())?, segment.offset_of(recv.0, call.bytes())?);
+    let inside = direct::publish(&op, &call, send, recv)?;
     let mut work = Chunked { op: &op, call, plan, send, recv };
-    if let (Some(from), Some(to)) = ends {
-        op.publish([from as u64, to as u64]);
+    if inside || by_owners {
         op.post(1);
         op.reach_all(1).await?;
-        if let Some(buffers) = all_buffers(&op, call.bytes())? {
-            straight(&op, &call, &buffers);
+        if let Some(buffers) = direct::all_buffers(&op, call.bytes())? {
+            direct::straight(&op, &call, &buffers);
             op.post(2);
             return op.reach_all(2).await;
         }
+        if by_owners {
+            return direct::by_owners(&op, &call, send, recv).await;
+        }
         return two_phase(&op, 1, false, plan.chunks, work).await;
     }
-    op.publish([NOT_IN_SEGMENT; 2]);
     work.fill(0);
     op.post(2);
     two_phase(&op, 1, true, plan.chunks, work).await
-}
-
-/// The buffers of all ranks, if all are in the segment.
-fn all_buffers(op: &Op<'_>, bytes: usize) -> Result<Option<Vec<(*const u8, *mut u8)>>> {
-    let charter = &op.core().charter;
-    let mut buffers = Vec::with_capacity(op.size());
-    for rank in 0..op.size() {
-        let [send, recv] = op.published(rank)?;
-        if send == NOT_IN_SEGMENT {
-            return Ok(None);
-        }
-        let find = |offset| charter.segment.peer_buffer(charter.members[rank], offset, bytes);
-        match (find(send), find(recv)) {
-            (Some(send), Some(recv)) => buffers.push((send.cast_const(), recv)),
-            _ => return Err(Error::Corrupt { rank }),
-        }
-    }
-    Ok(Some(buffers))
-}
-
-/// Each rank combines its slice from everybody's source and writes it to everybody's target.
-fn straight(op: &Op<'_>, call: &Call, buffers: &[(*const u8, *mut u8)]) {
-    let size = call.data.bytes();
-    let (ranks, me) = (op.size(), op.rank());
-    // Slices begin at multiples of a cache line so that no line has two writers.
-    let slice = (call.bytes().div_ceil(ranks)).next_multiple_of(64.max(size));
-    let start = (slice * me).min(call.bytes());
-    let len = slice.min(call.bytes() - start);
-    let store = if call.bytes() >= STREAMING_MIN { copy_streaming } else { copy };
-    let source = |rank: usize| buffers[rank].0.wrapping_add(start);
-    // SAFETY: all buffers were checked to lie in the arenas of their ranks for the call's bytes; each
-    // rank touches its own slice only, and the owners wait for all ranks to be done.
-    unsafe {
-        combine(call, ranks, len, source, |at, block, bytes| {
-            for (_, target) in buffers {
-                store(target.add(start + at), block, bytes);
-            }
-        });
-    }
 }
 
 /// How a large call is cut.
@@ -190,23 +152,26 @@ impl TwoPhase for Chunked<'_> {
         let result = self.slot(c, me, ranks);
         let source =
             |rank| if rank == me { self.send.at(start) } else { self.slot(c, rank, me).cast_const() };
-        let store = if self.streaming() { copy_streaming } else { copy };
+        let store = if self.streaming() { stream } else { copy };
         // SAFETY: peers' slots are readable by the schedule, the result's place is ours; a block of the
         // user's target is written after the same block of the source was read.
         unsafe {
-            combine(&self.call, ranks, len, source, |at, block, bytes| {
-                copy(result.add(at), block, bytes);
+            let place = |at| result.add(at);
+            combine_in(&self.call, ranks, len, source, place, |at, block, bytes| {
                 store(self.recv.at(start + at), block, bytes);
             });
         }
     }
 
     fn drain(&mut self, c: u64) {
-        let store = if self.streaming() { copy_streaming } else { copy };
+        let store = if self.streaming() { stream } else { copy };
         for rank in self.op.peers() {
             let (start, len) = self.range(c, rank);
             // SAFETY: the peer's result is readable by the schedule, the target holds the range.
             unsafe { store(self.recv.at(start), self.slot(c, rank, self.op.size()), len) };
+        }
+        if c + 1 == self.plan.chunks {
+            stream_fence(); // the caller may hand its buffer to another thread
         }
     }
 }

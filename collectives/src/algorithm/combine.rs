@@ -1,10 +1,10 @@
 //! Combines one range of elements of all ranks, in rank order, in blocks that stay in the first-level cache.
 
 use crate::algorithm::Call;
-use crate::kernels::{Kernels, copy, copy_streaming};
+use crate::kernels::{Kernels, copy, stream, stream_fence};
 
-/// Bytes of a block: three of them fit into 32 KiB.
-const BLOCK: usize = 8 << 10;
+/// Bytes of a block: so few that the processor begins to read the next one while it still writes this one out.
+const BLOCK: usize = 2 << 10;
 /// From this many bytes per call on, results bypass the caches.
 pub(crate) const STREAMING_MIN: usize = 1 << 20;
 
@@ -22,17 +22,32 @@ pub(crate) unsafe fn combine(
     ranks: usize,
     len: usize,
     source: impl Fn(usize) -> *const u8,
-    mut target: impl FnMut(usize, *const u8, usize),
+    target: impl FnMut(usize, *const u8, usize),
 ) {
     let mut scratch = std::mem::MaybeUninit::<Scratch>::uninit();
     let block = scratch.as_mut_ptr().cast::<u8>();
-    let mut at = 0;
-    while at < len {
+    // SAFETY: the block has room for BLOCK bytes; sources as promised.
+    unsafe { combine_in(call, ranks, len, source, |_| block, target) }
+}
+
+/// As [`combine`], with a place of one's own for the block at each offset instead of scratch memory.
+///
+/// # Safety
+/// As [`combine`], and `place(offset)` is writable for up to [`BLOCK`] bytes before `len`.
+pub(crate) unsafe fn combine_in(
+    call: &Call,
+    ranks: usize,
+    len: usize,
+    source: impl Fn(usize) -> *const u8,
+    place: impl Fn(usize) -> *mut u8,
+    mut target: impl FnMut(usize, *const u8, usize),
+) {
+    for at in (0..len).step_by(BLOCK) {
         let bytes = BLOCK.min(len - at);
-        // SAFETY: the block has room for BLOCK bytes; sources as promised.
+        let block = place(at);
+        // SAFETY: as promised.
         unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block) };
         target(at, block, bytes);
-        at += bytes;
     }
 }
 
@@ -52,9 +67,10 @@ pub(crate) unsafe fn combine_into(
         // SAFETY: element by element, the target is written after both sources were read.
         return unsafe { combine_block(call, 2, len, source, target) };
     }
-    let store = if streaming { copy_streaming } else { copy };
+    let store = if streaming { stream } else { copy };
     // SAFETY: a block of the target is written after all sources of the block were read.
     unsafe { combine(call, ranks, len, source, |at, block, bytes| store(target.add(at), block, bytes)) }
+    stream_fence();
 }
 
 /// # Safety

@@ -2,8 +2,8 @@
 
 use crate::algorithm::combine::STREAMING_MIN;
 use crate::algorithm::reduce::{chunk_range, cut};
-use crate::algorithm::{Call, In, Kind, Out, PULL_MIN, short};
-use crate::core::{Core, Op};
+use crate::algorithm::{Call, In, Kind, Out, pulls, short};
+use crate::core::{Core, NOT_IN_SEGMENT, Op};
 use crate::error::{Error, Result};
 use crate::kernels::{copy, copy_streaming};
 use crate::schedule::{Steps, exchange, fan_in, fan_out, slot_offset};
@@ -25,7 +25,7 @@ pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()
     if short::fits(core, bytes) {
         return short::broadcast(core, call, buffer).await;
     }
-    if bytes >= PULL_MIN && core.charter.single_copy.get() {
+    if pulls(core, bytes) {
         return pull(core, call, In(buffer.0), |_, _| Some((0, buffer.0))).await;
     }
     let (chunk, chunks) = cut(core, bytes, 1);
@@ -54,7 +54,7 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
     if short::fits(core, bytes) {
         return short::gather(core, call, send, recv).await;
     }
-    if bytes >= PULL_MIN && core.charter.single_copy.get() {
+    if pulls(core, bytes) {
         return pull(core, call, send, |_, rank| Some((0, recv.at(rank * bytes)))).await;
     }
     let (chunk, chunks) = cut(core, bytes, 1);
@@ -85,7 +85,7 @@ pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Res
     if short::fits(core, bytes * ranks) {
         return short::scatter(core, call, send, recv).await;
     }
-    if bytes >= PULL_MIN && core.charter.single_copy.get() {
+    if pulls(core, bytes) {
         return pull(core, call, send, |me, _| Some((me * bytes, recv.0))).await;
     }
     let (chunk, chunks) = cut(core, bytes, ranks);
@@ -111,7 +111,7 @@ pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> 
     let (bytes, me) = (call.bytes(), core.rank());
     // SAFETY: the target holds a block per rank.
     unsafe { copy_own(recv.at(me * bytes), send.0, bytes) };
-    if bytes >= PULL_MIN && core.charter.single_copy.get() {
+    if pulls(core, bytes) {
         return pull(core, call, send, |_, rank| Some((0, recv.at(rank * bytes)))).await;
     }
     let (chunk, chunks) = cut(core, bytes, 1);
@@ -140,7 +140,7 @@ pub(crate) async fn all_to_all(core: &Core, call: Call, send: In, recv: Out) -> 
     // All ranks must agree on being in place: as the "root" it is part of the signature.
     let in_place = std::ptr::eq(send.0, recv.0);
     let call = Call { root: usize::from(in_place), ..call };
-    if bytes >= PULL_MIN && core.charter.single_copy.get() && !in_place {
+    if pulls(core, bytes) && !in_place {
         return pull(core, call, send, |me, rank| Some((me * bytes, recv.at(rank * bytes)))).await;
     }
     staged_all_to_all(core, call, send, recv).await
@@ -214,17 +214,15 @@ fn source_bytes(op: &Op<'_>, call: &Call) -> usize {
     call.bytes() * blocks
 }
 
-const NOT_IN_SEGMENT: u64 = u64::MAX;
-
 fn publish(op: &Op<'_>, source: In, bytes: usize) -> Result<()> {
     let offset = op.core().charter.segment.offset_of(source.0, bytes)?;
-    op.publish([source.0 as u64, offset.map_or(NOT_IN_SEGMENT, |o| o as u64)]);
+    op.publish([source.0 as u64, 0, offset.map_or(NOT_IN_SEGMENT, |o| o as u64), NOT_IN_SEGMENT]);
     Ok(())
 }
 
 fn read_from(op: &Op<'_>, source: usize, offset: usize, target: Out, len: usize) -> Result<()> {
     let core = op.core();
-    let [address, in_segment] = op.published(source)?;
+    let [address, _, in_segment, _] = op.published(source)?;
     if in_segment != NOT_IN_SEGMENT {
         let at = in_segment.wrapping_add(offset as u64);
         let from = core.charter.segment.peer_buffer(core.charter.members[source], at, len);

@@ -10,6 +10,13 @@ use crate::line::Line;
 use crate::schedule::Steps;
 use crate::segment::layout::LINES;
 
+/// What a rank tells about its buffers: the address of its source and of its target in its own memory, and the
+/// offsets of both in the segment. A reader uses only what its operation needs.
+pub(crate) type Published = [u64; 4];
+
+/// Instead of an offset.
+pub(crate) const NOT_IN_SEGMENT: u64 = u64::MAX;
+
 /// Steps are counted from 1 within the operation.
 pub(crate) struct Op<'a> {
     pub(super) core: &'a Core,
@@ -21,24 +28,26 @@ impl<'a> Op<'a> {
         self.core
     }
 
-    /// Puts two control values next to the coming post, with a hash that binds them to it.
-    pub(crate) fn publish(&self, values: [u64; 2]) {
-        let raw = [values[0], values[1], self.seal(values)].map(u64::to_ne_bytes);
+    /// Puts control values next to the coming post, with a hash that binds them to it.
+    pub(crate) fn publish(&self, values: Published) {
+        let [a, b, c, d] = values;
+        let raw = [a, b, c, d, self.seal(values)].map(u64::to_ne_bytes);
         self.own_line().put(raw.as_flattened());
     }
 
     /// The control values that `rank` published with the post that was just reached.
-    pub(crate) fn published(&self, rank: usize) -> Result<[u64; 2]> {
-        let mut raw = [[0_u8; 8]; 3];
+    pub(crate) fn published(&self, rank: usize) -> Result<Published> {
+        let mut raw = [[0_u8; 8]; 5];
         self.line(rank).get(raw.as_flattened_mut());
-        let [first, second, seal] = raw.map(u64::from_ne_bytes);
-        if seal != self.seal([first, second]) {
+        let [a, b, c, d, seal] = raw.map(u64::from_ne_bytes);
+        let values = [a, b, c, d];
+        if seal != self.seal(values) {
             return Err(Error::Corrupt { rank });
         }
-        Ok([first, second])
+        Ok(values)
     }
 
-    fn seal(&self, values: [u64; 2]) -> u64 {
+    fn seal(&self, values: Published) -> u64 {
         let mix = |sum: u64, value: u64| (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
         values.into_iter().fold(mix(self.core.charter.key, self.span.base), mix)
     }

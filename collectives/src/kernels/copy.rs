@@ -15,6 +15,17 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
 /// # Safety
 /// As [`copy`].
 pub unsafe fn copy_streaming(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: passed on.
+    unsafe { stream(to, from, len) }
+    stream_fence();
+}
+
+/// [`copy_streaming`] in pieces: other processors see what was written in order only after a [`stream_fence`],
+/// which would stall each piece.
+///
+/// # Safety
+/// As [`copy`].
+pub unsafe fn stream(to: *mut u8, from: *const u8, len: usize) {
     let head = to.align_offset(64).min(len);
     let body = (len - head) & !63;
     // SAFETY: the three parts make up the range; `to + head` is a multiple of 64 if `body` is not zero.
@@ -22,6 +33,16 @@ pub unsafe fn copy_streaming(to: *mut u8, from: *const u8, len: usize) {
         copy(to, from, head);
         stream_body(to.add(head), from.add(head), body);
         copy(to.add(head + body), from.add(head + body), len - head - body);
+    }
+}
+
+/// Orders what [`stream`] wrote before everything that follows.
+#[inline]
+pub fn stream_fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }
 
@@ -45,21 +66,18 @@ unsafe fn stream_body(to: *mut u8, from: *const u8, len: usize) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn stream_avx512(to: *mut u8, from: *const u8, len: usize) {
-    use std::arch::x86_64::{_mm_sfence, _mm512_loadu_si512, _mm512_stream_si512};
+    use std::arch::x86_64::{_mm512_loadu_si512, _mm512_stream_si512};
     for at in (0..len).step_by(64) {
         // SAFETY: `at + 64 <= len`, as `len` is a multiple of 64; `to` is aligned to 64.
         unsafe { _mm512_stream_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast())) }
     }
-    _mm_sfence();
 }
 
 #[cfg(target_arch = "x86_64")]
 unsafe fn stream_sse2(to: *mut u8, from: *const u8, len: usize) {
-    use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    use std::arch::x86_64::{_mm_loadu_si128, _mm_stream_si128};
     for at in (0..len).step_by(16) {
         // SAFETY: `at + 16 <= len`, as `len` is a multiple of 64; `to` is aligned to 16.
         unsafe { _mm_stream_si128(to.add(at).cast(), _mm_loadu_si128(from.add(at).cast())) }
     }
-    // SAFETY: SSE is part of x86-64.
-    unsafe { _mm_sfence() };
 }
