@@ -2,11 +2,14 @@
 //! was never answered to anybody.
 //!
 //! ```text
-//!   journal :=  line*           line := crc32c(json) in 8 hex digits, ' ', json, '\n'
+//!   journal :=  line* zero*     line := crc32c(json) in 8 hex digits, ' ', json, '\n'
 //!   line 1   {"format":2,"writer":"migshared 0.1.0"}
 //!   others   [{"open":{…}},{"grant":{…}}]            one append: all of it or nothing, then one fsync
 //! ```
 //!
+//! * **Room.** The file is longer than its lines: behind them it holds zeros that were written and synced ahead of need. An append then
+//!   changes neither the file's length nor its blocks, and its fsync writes the data alone, where it would otherwise commit the
+//!   file system's own journal, too (measured in BENCH.md). A reader that knows no room takes it for a torn tail and cuts it off.
 //! * **Torn tail.** Each append is synced before the next begins, so a crash can damage the last line only: it is cut off. A
 //!   damaged line with a whole one behind it is no crash, and the start is refused.
 //! * **Failed append.** After a failed write or sync nobody knows what the disk holds (fsync(2) may report a failure
@@ -24,8 +27,8 @@ use disk::{DiskRecord, Entry};
 use line::{Bad, Header};
 use migshare_policy::record::Record;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The newest format that this code reads, and the one that it writes. A file of an older one is written anew when it is
@@ -34,6 +37,10 @@ pub const FORMAT: u32 = 2;
 
 /// A file below this size is never compacted, in bytes.
 const SMALL: u64 = 256 * 1024;
+/// Room is made in pieces of so many bytes: some 150 leases.
+const ROOM: u64 = 64 * 1024;
+/// Room below which more is made when there is time for it.
+const LITTLE: u64 = ROOM / 4;
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +108,8 @@ pub struct Journal {
     file: Option<File>,
     /// Length of all whole lines, in bytes.
     len: u64,
+    /// Length of the file with the zeros behind the lines, in bytes.
+    end: u64,
     /// Length after the last compaction, in bytes.
     compact_len: u64,
     /// Why nothing may be appended before a compaction.
@@ -121,10 +130,11 @@ impl Journal {
         let path = dir.join("journal");
         let bytes = read(&path)?;
         let (replay, len) = parse(&path, &bytes)?;
+        let dir = dir.to_owned();
         let mut journal =
-            Journal { dir: dir.to_owned(), file: None, len, compact_len: len, broken: None, _lock: lock };
+            Journal { dir, file: None, len, end: len, compact_len: len, broken: None, _lock: lock };
         let settled = match replay.format {
-            FORMAT => journal.settle(&path, bytes.len() as u64),
+            FORMAT => journal.settle(&path, bytes.len() as u64, replay.torn),
             _ => journal.replace(&replay.records, &replay.told),
         };
         if let Err(e) = settled {
@@ -141,15 +151,30 @@ impl Journal {
         }
         let line = entries(records, told)?;
         let file = self.file.as_mut().ok_or_else(|| io::Error::other("the journal is not open"))?;
-        match file.write_all(&line).and_then(|()| file.sync_data()) {
+        match file.write_all_at(&line, self.len).and_then(|()| file.sync_data()) {
             Ok(()) => {
                 self.len += line.len() as u64;
+                self.end = self.end.max(self.len);
                 Ok(())
             }
             Err(e) => {
                 self.broken = Some(e.to_string());
                 Err(e)
             }
+        }
+    }
+
+    /// Makes room for the next appends, if little is left. Meant for a time when nobody waits. Without it appends succeed as well, only
+    /// slower, so that a full disk is no failure here.
+    pub fn make_room(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.broken.is_none()) else { return };
+        if self.end - self.len >= LITTLE {
+            return;
+        }
+        let made = file.write_all_at(&[0; ROOM as usize], self.end).and_then(|()| file.sync_data());
+        match made {
+            Ok(()) => self.end += ROOM,
+            Err(error) => tracing::debug!(%error, "no room for the journal ahead of need"),
         }
     }
 
@@ -178,27 +203,30 @@ impl Journal {
         if !records.is_empty() || !told.is_empty() {
             bytes.extend(entries(records, told)?);
         }
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         std::fs::rename(&new, &path)?;
         File::open(&self.dir)?.sync_all()?;
-        self.file = Some(OpenOptions::new().append(true).open(&path)?);
+        self.file = Some(file);
         self.len = bytes.len() as u64;
+        self.end = self.len;
         self.compact_len = self.len;
         self.broken = None;
         Ok(())
     }
 
-    /// Cuts a torn tail off, and gives an empty file its header.
-    fn settle(&mut self, path: &Path, found: u64) -> io::Result<()> {
+    /// Cuts a torn tail off, and gives an empty file its header. `found` is the file's length, `torn` that of the tail.
+    fn settle(&mut self, path: &Path, found: u64, torn: u64) -> io::Result<()> {
         if self.len == 0 {
             return self.replace(&[], &[]);
         }
-        let file = OpenOptions::new().append(true).open(path)?;
-        if found > self.len {
+        let file = OpenOptions::new().write(true).open(path)?;
+        if torn > 0 {
             file.set_len(self.len)?;
             file.sync_all()?;
+        } else {
+            self.end = found;
         }
         self.file = Some(file);
         Ok(())
@@ -249,7 +277,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Replay, u64), JournalError> {
         };
         match parsed {
             Ok(()) => good += text.len() as u64,
-            Err(bad) if whole_line_in(&bytes[good as usize + text.len()..]) => {
+            Err(bad) if whole_line_in(&bytes[good as usize..]) => {
                 return Err(JournalError::Damaged {
                     path: path.to_owned(),
                     line: at + 1,
@@ -259,7 +287,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Replay, u64), JournalError> {
             Err(_) => break,
         }
     }
-    replay.torn = bytes.len() as u64 - good;
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    replay.torn = used.saturating_sub(good);
     Ok((replay, good))
 }
 
@@ -287,8 +316,10 @@ impl Replay {
     }
 }
 
+/// Zeros before a line are a hole, such as a lost write leaves, and hide no line.
 fn whole_line_in(bytes: &[u8]) -> bool {
-    bytes.split_inclusive(|b| *b == b'\n').any(|text| line::payload(text).is_ok())
+    let behind_zeros = |text: &[u8]| text.iter().position(|byte| *byte != 0).unwrap_or(text.len());
+    bytes.split_inclusive(|b| *b == b'\n').any(|text| line::payload(&text[behind_zeros(text)..]).is_ok())
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //! append of the same number of bytes and one fdatasync by this process, in the directory of the journal.
 //!
 //! ```text
-//!   block := { open_lease  bare  grant  bare  bare }*  release* close*      in every second pair the bare append comes first
+//!   block := { open_lease  bare  grant  bare  bare  over }*  release* close*      in every second pair the bare append comes first
 //! ```
 //!
 //! The client is connected and has said hello, and all leaves stand, so that one record and one fsync is all that there is to
-//! do. A grant is held by a process of its own, as by a slurmstepd. The bare appends against one another are the noise floor.
+//! do. A grant is held by a process of its own, as by a slurmstepd. The bare appends against one another are the noise floor. `over`
+//! writes the same over blocks that are there already, as the journal does: what its fsync costs without the file system's part.
 
 use crate::quantile::{Times, head, rounded};
 use crate::rig::{Holder, LONG, Rig, key};
@@ -18,6 +19,7 @@ use migshare_proto::{Client, StepId};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -54,6 +56,7 @@ struct Tally {
     open: Pairs,
     grant: Pairs,
     floor: Pairs,
+    over: Times,
     connect: Times,
     bytes: u64,
 }
@@ -62,15 +65,37 @@ struct Tally {
 struct Disk {
     journal: PathBuf,
     bare: File,
-    /// Bytes that the journal grew by at the last request.
+    /// A file whose blocks are there already, and where its next bytes go.
+    made: (File, u64),
+    lines: u64,
+    /// Bytes that the journal's lines grew by at the last request.
     grown: u64,
 }
+
+/// Bytes of the file that is written over.
+const MADE: u64 = 1 << 20;
 
 impl Disk {
     fn beside(rig: &Rig) -> Disk {
         let state = rig.path("state");
         let bare = File::options().append(true).create(true).open(state.join("bare")).unwrap();
-        Disk { journal: state.join("journal"), bare, grown: 512 }
+        let made = File::options().write(true).create(true).truncate(true).open(state.join("made")).unwrap();
+        made.write_all_at(&vec![0; MADE as usize], 0).and_then(|()| made.sync_all()).unwrap();
+        let mut disk = Disk { journal: state.join("journal"), bare, made: (made, 0), lines: 0, grown: 512 };
+        disk.lines = disk.lines();
+        disk
+    }
+
+    /// Writes as many bytes over blocks that are there: the least that durability costs on this disk.
+    fn over(&mut self) -> Duration {
+        let bytes = vec![b'x'; self.grown as usize];
+        let (file, at) = &mut self.made;
+        *at = if *at + self.grown > MADE { 0 } else { *at };
+        let begin = Instant::now();
+        file.write_all_at(&bytes, *at).and_then(|()| file.sync_data()).unwrap();
+        let took = begin.elapsed();
+        *at += self.grown;
+        took
     }
 
     fn append(&mut self) -> Duration {
@@ -82,13 +107,19 @@ impl Disk {
 
     /// Sends a request, and notes what it wrote; a journal that was compacted in between says nothing about that.
     fn ask(&mut self, client: &mut Client, request: &Request) -> (Duration, Reply) {
-        let before = std::fs::metadata(&self.journal).unwrap().len();
         let begin = Instant::now();
         let reply = client.ask(request).unwrap();
         let took = begin.elapsed();
-        let after = std::fs::metadata(&self.journal).unwrap().len();
-        self.grown = after.checked_sub(before).unwrap_or(self.grown);
+        let lines = self.lines();
+        self.grown = lines.checked_sub(self.lines).filter(|grown| *grown > 0).unwrap_or(self.grown);
+        self.lines = lines;
         (took, reply)
+    }
+
+    /// Length of the journal's lines; zeros follow them.
+    fn lines(&self) -> u64 {
+        let bytes = std::fs::read(&self.journal).unwrap();
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
     }
 
     /// One pair; in every second one the bare append comes first.
@@ -144,6 +175,7 @@ fn block(rig: &Rig, number: u32, holders: &[Holder], disk: &mut Disk, tally: &mu
         assert!(matches!(reply, Reply::Granted(_)), "{reply:?}");
         tally.floor.asked.add(disk.append());
         tally.floor.bare.add(disk.append());
+        tally.over.add(disk.over());
     }
     for job in jobs() {
         client.ask(&Request::Release(ReleaseGrant { job, step: StepId(0) })).unwrap();
@@ -165,6 +197,7 @@ fn report(tally: &Tally, before: &Scrape, after: &Scrape) -> Map<String, Value> 
         println!("{}", pairs.bare.row(&format!("  bare append + fdatasync beside {name}")));
         println!("    over bare: {:.2} at the median, {:.2} at p99", pairs.median_ratio(), pairs.ratio(0.99));
     }
+    println!("{}", tally.over.row("write over blocks that are there + fdatasync"));
     println!("{}", tally.connect.row("connect and hello"));
     let bytes = tally.bytes as f64 / tally.open.asked.len() as f64;
     println!("  {bytes:.0} bytes per lease; fsyncs per request {:.3}; NVML calls {nvml}", appends / requests);
@@ -178,6 +211,7 @@ fn report(tally: &Tally, before: &Scrape, after: &Scrape) -> Map<String, Value> 
         "fsync_noise_floor_p50": rounded(tally.floor.median_ratio()),
         "fsync_noise_floor_p99": rounded(tally.floor.ratio(0.99)),
         "fsync_us_p50": rounded(tally.open.bare.at(0.5)),
+        "fsync_over_made_blocks_us_p50": rounded(tally.over.at(0.5)),
         "fsyncs_per_request": rounded(appends / requests),
         "nvml_calls_on_path": nvml,
     });

@@ -45,6 +45,7 @@ impl Driver {
         {
             tracing::error!(%error, "journal could not be compacted");
         }
+        self.journal.make_room();
     }
 
     /// One turn. Whether it changed the node.

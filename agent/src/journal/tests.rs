@@ -85,28 +85,91 @@ fn a_compacted_journal_holds_what_it_was_given_and_takes_appends() {
     assert_eq!(replay.told, [told(), told()]);
 }
 
+/// What a crash leaves of a journal of so many bytes: it ends there, or zeros follow where room was made.
+fn cut(whole: &[u8], at: usize) -> [Vec<u8>; 2] {
+    let mut zeros = whole[..at].to_vec();
+    zeros.resize(whole.len() + 5000, 0);
+    [whole[..at].to_vec(), zeros]
+}
+
 #[test]
 fn a_journal_cut_at_any_byte_holds_exactly_the_appends_before_the_cut() {
-    let dir = tempfile::tempdir().unwrap();
+    // Thousands of syncs: in memory, where there is such a disk.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let path = dir.path().join("journal");
     let (mut journal, _) = Journal::open(dir.path()).unwrap();
-    let mut ends = vec![(std::fs::metadata(&path).unwrap().len(), 0)];
+    let mut ends = vec![(journal.len, 0)];
     for (at, pair) in every_kind().chunks(2).enumerate() {
         journal.append(pair, &[]).unwrap();
-        ends.push((std::fs::metadata(&path).unwrap().len(), 2 * (at + 1)));
+        ends.push((journal.len, 2 * (at + 1)));
     }
     drop(journal);
     let whole = std::fs::read(&path).unwrap();
-    for cut in 0..=whole.len() {
-        std::fs::write(&path, &whole[..cut]).unwrap();
-        let expected = ends.iter().rev().find(|(end, _)| *end <= cut as u64).map_or(0, |(_, n)| *n);
+    for (at, left) in (0..=whole.len()).flat_map(|at| cut(&whole, at).map(|left| (at, left))) {
+        std::fs::write(&path, &left).unwrap();
+        let expected = ends.iter().rev().find(|(end, _)| *end <= at as u64).map_or(0, |(_, n)| *n);
         let expected = expected.min(every_kind().len());
         let (mut journal, replay) = Journal::open(dir.path()).unwrap();
-        assert_eq!(replay.records, every_kind()[..expected], "cut at {cut}");
+        assert_eq!(replay.records, every_kind()[..expected], "cut at {at} of {}", left.len());
         journal.append(&every_kind()[..1], &[]).unwrap();
         drop(journal);
-        assert_eq!(reopened(dir.path()).records.len(), expected + 1, "appended after a cut at {cut}");
+        assert_eq!(reopened(dir.path()).records.len(), expected + 1, "appended after a cut at {at}");
     }
+}
+
+#[test]
+fn room_is_no_torn_tail_and_is_used_before_the_file_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    journal.make_room();
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(size, journal.len + ROOM);
+    journal.append(&every_kind(), &[]).unwrap();
+    drop(journal);
+    let (mut journal, replay) = Journal::open(dir.path()).unwrap();
+    assert_eq!((replay.records, replay.torn), (every_kind(), 0));
+    journal.make_room();
+    let mut appends = 1;
+    while journal.end - journal.len >= LITTLE {
+        journal.append(&every_kind(), &[]).unwrap();
+        appends += 1;
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), size);
+    journal.make_room();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), size + ROOM);
+    drop(journal);
+    assert_eq!(reopened(dir.path()).records.len(), appends * every_kind().len());
+}
+
+#[test]
+fn an_append_larger_than_the_room_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    journal.make_room();
+    let many: Vec<Record> = (0..100).flat_map(|_| every_kind()).collect();
+    journal.append(&many, &[]).unwrap();
+    assert!(journal.len > ROOM && journal.end == journal.len);
+    journal.append(&every_kind(), &[]).unwrap();
+    drop(journal);
+    assert_eq!(reopened(dir.path()).records.len(), many.len() + every_kind().len());
+}
+
+#[test]
+fn a_hole_before_a_whole_line_is_damage_and_no_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    let begin = journal.len as usize;
+    journal.append(&every_kind()[..1], &[]).unwrap();
+    let end = journal.len as usize;
+    journal.append(&every_kind()[1..2], &[]).unwrap();
+    drop(journal);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[begin..end].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let e = Journal::open(dir.path()).unwrap_err();
+    assert!(matches!(e, JournalError::Damaged { line: 2, .. }), "{e}");
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn killed_at_every_write_and_sync_of_the_journal() {
     if !has("strace") {
         return skip("strace is not installed");
     }
-    for call in ["write", "fdatasync"] {
+    for call in ["pwrite64", "fdatasync"] {
         let mut nth = 0;
         loop {
             nth += 1;

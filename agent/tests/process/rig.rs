@@ -48,6 +48,12 @@ impl Rig {
         self
     }
 
+    /// The node with other lines before the rest of the agent's configuration.
+    pub(crate) fn before(mut self, extra: &str) -> Rig {
+        self.extra.insert_str(0, extra);
+        self
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -127,6 +133,20 @@ impl Rig {
         if let Some(mut agent) = self.agent.take() {
             agent.kill().unwrap();
             agent.wait().unwrap();
+            self.unlocked();
+        }
+    }
+
+    /// Waits until no agent has the state directory: behind a tracer that was killed it dies a moment later.
+    fn unlocked(&self) {
+        use nix::fcntl::{Flock, FlockArg};
+        let deadline = Instant::now() + LONG;
+        // A start that was killed early has made no lock yet.
+        while let Ok(file) = std::fs::File::open(self.path("state/lock"))
+            && Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
+        {
+            assert!(Instant::now() < deadline, "an agent still has the state directory");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
