@@ -61,6 +61,10 @@ pub struct Config {
     pub segments: Limits,
     /// NVML, where it is not the system's own.
     pub nvml_library: Option<PathBuf>,
+    /// Seconds after which an NVML call that has not returned is an alarm.
+    pub nvml_alarm: u64,
+    /// Whether to wait for the errors that GPUs report by themselves.
+    pub nvml_events: bool,
     /// The kernel's process file system.
     pub proc_root: PathBuf,
     /// How the shapes of instances may change.
@@ -170,6 +174,8 @@ impl Default for Config {
             segment_socket: PathBuf::new(),
             segments: Limits::default(),
             nvml_library: None,
+            nvml_alarm: 60,
+            nvml_events: true,
             proc_root: PathBuf::from("/proc"),
             reshape: Reshape::default(),
             metrics: Metrics::default(),
@@ -250,8 +256,11 @@ impl Config {
                 return Some((key, format!("\"{}\" is not an absolute path", path.display())));
             }
         }
-        for (key, seconds) in [("slurm.interval", self.slurm.interval), ("slurm.timeout", self.slurm.timeout)]
-        {
+        for (key, seconds) in [
+            ("slurm.interval", self.slurm.interval),
+            ("slurm.timeout", self.slurm.timeout),
+            ("nvml_alarm", self.nvml_alarm),
+        ] {
             if !(1..=86_400).contains(&seconds) {
                 return Some((key, format!("{seconds} is not between 1 and 86400 seconds")));
             }

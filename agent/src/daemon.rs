@@ -11,9 +11,11 @@
 
 use crate::config::{Config, GiveBack, LayoutName, NoPlace, Placing};
 use crate::driver::{self, About, Driver, Event, Inbox, Outlets};
-use crate::hardware::{self, Source};
+use crate::hardware::alarm::{self, Calls};
+use crate::hardware::{self, Source, events};
 use crate::holders;
 use crate::hpc_jobs;
+use crate::isolation;
 use crate::journal::Journal;
 use crate::metrics::{Meters, http};
 use crate::notify::{self, Notifier};
@@ -64,6 +66,7 @@ struct Follow {
     leases: watch::Receiver<usize>,
     changes: watch::Receiver<u64>,
     meters: Meters,
+    calls: Calls,
 }
 
 /// Reads the journal and joins driver and hardware thread.
@@ -85,7 +88,12 @@ fn assemble(config: &Config, inbox: &Inbox) -> anyhow::Result<(Driver, Follow)> 
     tracing::info!(records = replay.records.len(), leases = books.leases.len(), "journal read");
     let meters = Meters::new().context("metrics")?;
     let source = Source { library: config.nvml_library.clone(), proc_root: config.proc_root.clone() };
-    let effects = hardware::start(source, meters.clone(), inbox.clone()).context("thread for NVML")?;
+    let calls = Calls::default();
+    if config.nvml_events {
+        events::start(source.clone(), inbox.clone()).context("thread for NVML's events")?;
+    }
+    let effects =
+        hardware::start(source, meters.clone(), inbox.clone(), calls.clone()).context("thread for NVML")?;
     let about = about(config)?;
     let (service, service_rx) = watch::channel(Service::Starting);
     let (holders, holders_rx) = watch::channel(BTreeSet::new());
@@ -93,8 +101,14 @@ fn assemble(config: &Config, inbox: &Inbox) -> anyhow::Result<(Driver, Follow)> 
     let (changes, changes_rx) = watch::channel(0);
     let outlets = Outlets { service, holders, leases, changes, meters: meters.clone() };
     let driver = Driver::new(about, books, (journal, replay.told), effects, outlets);
-    let follow =
-        Follow { service: service_rx, holders: holders_rx, leases: leases_rx, changes: changes_rx, meters };
+    let follow = Follow {
+        service: service_rx,
+        holders: holders_rx,
+        leases: leases_rx,
+        changes: changes_rx,
+        meters,
+        calls,
+    };
     Ok((driver, follow))
 }
 
@@ -137,6 +151,8 @@ async fn live(
     let bind = |path: &Path| server::bind(path).with_context(|| format!("socket {}", path.display()));
     let (listener, ranks) = (bind(&config.socket)?, bind(&config.segment_socket)?);
     segments.watch_all();
+    let limit = std::time::Duration::from_secs(config.nvml_alarm);
+    tokio::spawn(alarm::guard(follow.calls, limit, inbox.clone()));
     tokio::spawn(holders::watch(follow.holders, inbox.clone()));
     tokio::spawn(server::serve(listener, inbox.clone(), Arc::clone(segments)));
     tokio::spawn(segments::socket::serve(ranks, Arc::clone(segments)));
@@ -149,6 +165,9 @@ async fn live(
     }
     let follows = keeper::Follows { service: follow.service.clone(), leases: follow.leases };
     let slurm = Slurm::new(&config.node, &config.slurm);
+    let kernel = isolation::of_kernel(&config.proc_root);
+    inbox.send(Event::Isolation(kernel.clone()));
+    tokio::spawn(isolation::ask(slurm.clone(), kernel, config.slurm.interval(), inbox.clone()));
     tokio::spawn(keeper::keep(slurm, config.slurm.drain, config.slurm.interval(), follows, inbox.clone()));
     tokio::select! {
         _ = terminate.recv() => {}

@@ -29,7 +29,7 @@ use migshare_policy::record::Holder;
 use migshare_policy::topology::GpuReport;
 use migshare_proto::Reply;
 use migshare_proto::admin::{OrderRequest, PlanQuery};
-use migshare_proto::status::Status;
+use migshare_proto::status::{IsolationStatus, Status};
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -61,6 +61,10 @@ pub enum Event {
     NvmlOpened(Opened),
     /// Time for a look at the hardware.
     Look,
+    /// An NVML call does not return; none: it has.
+    Hangs(Option<&'static str>),
+    /// How tasks can be kept from the leaves of others.
+    Isolation(IsolationStatus),
     /// End.
     Stop,
 }
@@ -127,6 +131,11 @@ pub struct Driver {
     problems: BTreeSet<String>,
     /// When to try to repair a broken journal.
     repair: Option<Instant>,
+    /// The NVML call that does not return.
+    hangs: Option<&'static str>,
+    isolation: IsolationStatus,
+    /// A look was ordered that the policy does not know of.
+    looking: bool,
 }
 
 /// What the policy is asked.
@@ -166,6 +175,9 @@ impl Driver {
             history: History::new(told),
             problems: BTreeSet::new(),
             repair: None,
+            hangs: None,
+            isolation: IsolationStatus::default(),
+            looking: false,
         };
         driver.mind_the_journal();
         driver
@@ -232,13 +244,19 @@ impl Driver {
                 Event::Status(reply) => status.push(reply),
                 Event::Seen(seen) => {
                     told::seen(&seen);
+                    self.looking &= !matches!(seen, Seen::Scan(_) | Seen::NvmlDead(_));
                     if let Seen::Scan(reports) = &seen {
                         self.mind_the_mode(reports);
                     }
                     self.node.observe(now(), seen);
                 }
                 Event::NvmlOpened(opened) => self.nvml_opened(opened),
-                Event::Look => self.carry_out(vec![Effect::Scan]),
+                Event::Look => self.look(),
+                Event::Hangs(call) => self.nvml_hangs(call),
+                Event::Isolation(isolation) => {
+                    told::isolation(&isolation);
+                    self.isolation = isolation;
+                }
                 Event::Stop => {}
             }
         }
@@ -271,6 +289,21 @@ impl Driver {
             }
         }
         self.opened = Some(opened);
+    }
+
+    /// Orders a look, unless one is under way: while NVML hangs they would pile up.
+    fn look(&mut self) {
+        if !std::mem::replace(&mut self.looking, true) {
+            self.order(Order::Effect(Effect::Scan));
+        }
+    }
+
+    fn nvml_hangs(&mut self, call: Option<&'static str>) {
+        if let Some(call) = call {
+            tracing::error!(call, "NVML does not return: leases go on where no instance has to be made");
+        }
+        self.outlets.meters.hangs(call);
+        self.hangs = call;
     }
 
     fn carry_out(&self, effects: Vec<Effect>) {

@@ -1,10 +1,14 @@
 //! The thread that owns NVML. It carries out effects in the order in which they come and tells the driver what came of
-//! them; it decides nothing and keeps nothing but the session. NVML calls take from microseconds to ten seconds, hence
-//! a thread of their own.
+//! them; it decides nothing and keeps nothing but the session. NVML calls take from microseconds to ten seconds, and some never
+//! return, hence a thread of their own, which `alarm` looks after. A second one waits in `events` for what the driver reports.
+
+pub mod alarm;
+pub mod events;
 
 use crate::driver::{Event, Inbox};
 use crate::metrics::Meters;
-use migshare_nvml::{MigChange, NvmlError, Session, Versions};
+use alarm::Calls;
+use migshare_nvml::{MigChange, NvmlError, Progress, Session, Versions};
 use migshare_policy::node::{Effect, Seen};
 use migshare_policy::record::LeafId;
 use migshare_proto::GpuUuid;
@@ -39,16 +43,23 @@ pub struct Opened {
     pub caps_major: Option<u32>,
 }
 
-/// Starts the thread. It ends when the sender is dropped.
-pub fn start(source: Source, meters: Meters, inbox: Inbox) -> std::io::Result<mpsc::Sender<Order>> {
+/// Starts the thread, whose calls `calls` follows. It ends when the sender is dropped.
+pub fn start(
+    source: Source,
+    meters: Meters,
+    inbox: Inbox,
+    calls: Calls,
+) -> std::io::Result<mpsc::Sender<Order>> {
     let (orders, queue) = mpsc::channel();
     let run = move || {
-        let mut hardware = Hardware { source, meters, inbox, session: None };
+        let mut hardware = Hardware { source, meters, inbox, calls, session: None };
         for order in queue {
+            hardware.calls.work_begins();
             match order {
                 Order::Effect(effect) => hardware.carry_out(effect),
                 Order::MigOn(gpu) => hardware.mig_on(&gpu),
             }
+            hardware.calls.work_ended();
         }
     };
     std::thread::Builder::new().name("nvml".to_owned()).spawn(run)?;
@@ -59,6 +70,7 @@ struct Hardware {
     source: Source,
     meters: Meters,
     inbox: Inbox,
+    calls: Calls,
     session: Option<Session>,
 }
 
@@ -128,9 +140,18 @@ impl Hardware {
         if let Some(session) = &self.session {
             return what(session);
         }
-        let mut session = Session::open(self.source.library.as_deref(), &self.source.proc_root)?;
-        let meters = self.meters.clone();
-        session.observe(Box::new(move |call, code, took| meters.nvml(call, code, took)));
+        self.calls.begins("nvmlInit_v2");
+        let opened = Session::open(self.source.library.as_deref(), &self.source.proc_root);
+        self.calls.ended();
+        let mut session = opened?;
+        let (meters, calls) = (self.meters.clone(), self.calls.clone());
+        session.observe(Box::new(move |call, progress| match progress {
+            Progress::Begins => calls.begins(call),
+            Progress::Ended { code, took } => {
+                calls.ended();
+                meters.nvml(call, code, took);
+            }
+        }));
         let opened = Opened { versions: session.versions()?, caps_major: session.caps_major() };
         self.inbox.send(Event::NvmlOpened(opened));
         what(self.session.insert(session))

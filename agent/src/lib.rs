@@ -9,6 +9,7 @@
 //!  ├ hardware   the thread that owns NVML                    holders    processes that hold grants
 //!  ├ server     the socket                                   slurm      drain, resume, what runs here
 //!  ├ metrics    Prometheus                                 hpc_jobs   job ids for dcgm-exporter
+//!  ├ isolation  whether tasks can be kept from the leaves of others
 //!  ├ segments   memory that the ranks of a step share, and the socket where they get it
 //!  └ notify, process, config, logging
 //! cli        migshare
@@ -23,6 +24,7 @@ pub mod driver;
 pub mod hardware;
 pub mod holders;
 pub mod hpc_jobs;
+pub mod isolation;
 pub mod journal;
 pub mod logging;
 pub mod metrics;

@@ -11,7 +11,7 @@ pub mod table;
 use migshare_proto::message::Reason;
 use migshare_proto::status::Status;
 use prometheus::core::Collector;
-use prometheus::{Encoder, HistogramVec, IntCounterVec, Registry, TextEncoder};
+use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
 use std::time::Duration;
 
 /// Upper bounds of histograms, in seconds: an fsync takes tenths of milliseconds to seconds, an NVML call up to ten seconds.
@@ -23,6 +23,8 @@ pub struct Meters {
     registry: Registry,
     nvml_errors: IntCounterVec,
     nvml_seconds: HistogramVec,
+    nvml_hangs: IntCounterVec,
+    nvml_hanging: IntGauge,
     refusals: IntCounterVec,
     reconfig: IntCounterVec,
     reconfig_seconds: HistogramVec,
@@ -36,6 +38,8 @@ impl Meters {
         Ok(Meters {
             nvml_errors: counter(&registry, "migshare_nvml_errors_total")?,
             nvml_seconds: histogram(&registry, "migshare_nvml_call_duration_seconds")?,
+            nvml_hangs: counter(&registry, "migshare_nvml_hangs_total")?,
+            nvml_hanging: gauge(&registry, "migshare_nvml_hanging")?,
             refusals: counter(&registry, "migshare_refusals_total")?,
             reconfig: counter(&registry, "migshare_reconfig_total")?,
             reconfig_seconds: histogram(&registry, "migshare_reconfig_duration_seconds")?,
@@ -50,6 +54,14 @@ impl Meters {
         // NOT_SUPPORTED, INVALID_ARGUMENT and NOT_FOUND end NVML's enumerations: answers, not errors.
         if !matches!(code, 0 | 2 | 3 | 6) {
             self.nvml_errors.with_label_values(&[call, &code.to_string()]).inc();
+        }
+    }
+
+    /// An NVML call does not return, or it has.
+    pub fn hangs(&self, call: Option<&str>) {
+        self.nvml_hanging.set(i64::from(call.is_some()));
+        if let Some(call) = call {
+            self.nvml_hangs.with_label_values(&[call]).inc();
         }
     }
 
@@ -85,6 +97,11 @@ fn counter(registry: &Registry, name: &str) -> Result<IntCounterVec, prometheus:
     let row = table::row(name)?;
     let counter = IntCounterVec::new(prometheus::Opts::new(row.name, row.help), row.labels)?;
     register(registry, counter)
+}
+
+fn gauge(registry: &Registry, name: &str) -> Result<IntGauge, prometheus::Error> {
+    let row = table::row(name)?;
+    register(registry, IntGauge::new(row.name, row.help)?)
 }
 
 fn histogram(registry: &Registry, name: &str) -> Result<HistogramVec, prometheus::Error> {

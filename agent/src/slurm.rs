@@ -1,4 +1,4 @@
-//! Slurm as the agent uses it: three commands on its own node. Each is bounded in time and off the path of any launch.
+//! Slurm as the agent uses it: a few commands about its own node. Each is bounded in time and off the path of any launch.
 //!
 //! Commands and not libslurm: the library's ABI changes with every series, and one agent serves them all.
 
@@ -9,6 +9,7 @@ pub use parse::NodeState;
 
 use crate::config;
 use migshare_policy::node::Run;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -103,6 +104,12 @@ impl Slurm {
         let args = ["--noheader", "--nodelist", &self.node, "--states", HOLDING, "--format", "%A %S"];
         let text = self.run(&self.squeue, &args).await?;
         parse::runs(&text).ok_or_else(|| nonsense("squeue", &text))
+    }
+
+    /// Slurm's configuration as the controller has it, by key.
+    pub async fn config(&self) -> Result<BTreeMap<String, String>, SlurmError> {
+        let text = self.run(&self.scontrol, &["show", "config"]).await?;
+        Ok(parse::config(&text))
     }
 
     async fn run(&self, program: &PathBuf, args: &[&str]) -> Result<String, SlurmError> {

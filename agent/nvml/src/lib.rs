@@ -13,12 +13,14 @@
 //!  ├ instances     what stands on it; create and destroy
 //!  ├ capabilities  minors of the capability device files, from /proc
 //!  └ raw           the NVML symbols that nvml-wrapper lacks          [all unsafe code is here]
+//! events    what the driver reports by itself; waited for by a thread of its own
 //! ```
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod capabilities;
 mod error;
+mod events;
 mod identity;
 mod instances;
 mod profiles;
@@ -27,4 +29,5 @@ mod raw;
 mod session;
 
 pub use error::NvmlError;
-pub use session::{MigChange, Observer, Session, Versions};
+pub use events::{Event, Watch};
+pub use session::{MigChange, Observer, Progress, Session, Versions};

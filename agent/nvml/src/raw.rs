@@ -14,8 +14,22 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Is told of every call: its name, its return code and how long it took.
-pub type Observer = Box<dyn Fn(&'static str, u32, Duration) + Send>;
+/// What an observer is told of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It begins. Some never return: a driver that hangs holds its caller for ever.
+    Begins,
+    /// It has returned.
+    Ended {
+        /// NVML's return code.
+        code: u32,
+        /// How long it took.
+        took: Duration,
+    },
+}
+
+/// Is told of every call by its name.
+pub type Observer = Box<dyn Fn(&'static str, Progress) + Send>;
 
 /// The loaded and initialised NVML.
 pub(crate) struct Library {
@@ -85,7 +99,7 @@ impl Library {
         call: &'static str,
         ask: impl FnOnce() -> Result<T, nvml_wrapper::error::NvmlError>,
     ) -> Result<T, NvmlError> {
-        let started = Instant::now();
+        let started = self.begin(call);
         let answer = ask().map_err(|e| NvmlError::wrapped(call, e));
         self.observe(call, answer.as_ref().map_or_else(|e| e.code, |_| 0), started);
         answer
@@ -98,7 +112,7 @@ impl Library {
         symbol: &Result<F, E>,
         ask: impl FnOnce(&F) -> u32,
     ) -> Result<(), NvmlError> {
-        let started = Instant::now();
+        let started = self.begin(call);
         let code = match symbol {
             Ok(f) => ask(f),
             Err(_) => sys::nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND,
@@ -107,9 +121,16 @@ impl Library {
         if code == 0 { Ok(()) } else { Err(NvmlError::new(call, code)) }
     }
 
+    fn begin(&self, call: &'static str) -> Instant {
+        if let Some(observer) = &self.observer {
+            observer(call, Progress::Begins);
+        }
+        Instant::now()
+    }
+
     fn observe(&self, call: &'static str, code: u32, started: Instant) {
         if let Some(observer) = &self.observer {
-            observer(call, code, started.elapsed());
+            observer(call, Progress::Ended { code, took: started.elapsed() });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::identity::{self, Identity};
 use crate::instances::Site;
 use crate::profiles;
 use crate::raw::Library;
-pub use crate::raw::Observer;
+pub use crate::raw::{Observer, Progress};
 use migshare_policy::topology::{Gpu, GpuReport, Health, Instance, Profile};
 use migshare_proto::{GpuUuid, Placement};
 use nvml_wrapper::Device;

@@ -26,6 +26,33 @@ pub struct Status {
     pub leases: Vec<LeaseStatus>,
     /// What is wrong on this node; empty where all is well.
     pub problems: Vec<String>,
+    /// How tasks are kept from the leaves of others.
+    #[serde(default)]
+    pub isolation: IsolationStatus,
+}
+
+/// How tasks are kept from the device files of leaves that are not theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationStatus {
+    /// What filters.
+    pub filter: Filter,
+    /// Why tasks cannot be filtered and are not started; also among the node's problems.
+    pub problems: Vec<String>,
+    /// What may stand in the way, and what is not filtered.
+    pub notes: Vec<String>,
+}
+
+/// What filters the device files of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// A BPF program on cgroup v2.
+    Bpf,
+    /// The devices controller of cgroup v1.
+    Devices,
+    /// Nothing can, or an agent before this field does not say.
+    #[default]
+    None,
 }
 
 /// One GPU.

@@ -14,9 +14,9 @@ struct Arguments {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// Form of the log
-    #[arg(long, value_name = "FORM", default_value = "text")]
-    log: LogFormat,
+    /// Form of the log; without it the systemd journal where stdout goes there, otherwise text
+    #[arg(long, value_name = "FORM")]
+    log: Option<LogFormat>,
     /// Read the configuration, say whether it is usable, and end
     #[arg(long)]
     check: bool,

@@ -2,7 +2,7 @@
 
 use super::paint::{Colour, Paint};
 use super::{Agent, Exit};
-use migshare_proto::status::{GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, Status};
+use migshare_proto::status::{Filter, GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, Status};
 use std::fmt::Write;
 
 pub(super) fn run(agent: &Agent) -> anyhow::Result<Exit> {
@@ -32,6 +32,10 @@ fn render(status: &Status, paint: Paint) -> String {
             "\n{}",
             table(&LEASE_HEADS, &status.leases.iter().map(lease).collect::<Vec<_>>(), paint)
         );
+    }
+    let _ = writeln!(out, "\nisolation of tasks: {}", filter(status.isolation.filter));
+    for note in &status.isolation.notes {
+        let _ = writeln!(out, "{}", paint.text(Colour::Yellow, &format!("note: {note}")));
     }
     for problem in &status.problems {
         let _ = write!(out, "\n{}", paint.text(Colour::Red, &format!("problem: {problem}")));
@@ -72,6 +76,14 @@ fn prices(gpus: &[GpuStatus]) -> String {
         format!("\nprice in leaves on {}: {}\n", gpu.model, prices.join(", "))
     };
     models.iter().map(line).collect()
+}
+
+fn filter(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Bpf => "BPF program on cgroup v2",
+        Filter::Devices => "devices controller of cgroup v1",
+        Filter::None => "none",
+    }
 }
 
 fn trouble(state: GpuState) -> Option<&'static str> {

@@ -13,6 +13,8 @@ impl Driver {
         let picture = self.node.status();
         let mut problems = picture.problems;
         problems.extend(self.journal_problem());
+        problems.extend(self.nvml_problem());
+        problems.extend(self.isolation.problems.iter().cloned());
         let (driver, cuda) = self.opened.as_ref().map_or_else(Default::default, |o| {
             (o.versions.driver.clone(), format!("{}.{}", o.versions.cuda.0, o.versions.cuda.1))
         });
@@ -27,6 +29,7 @@ impl Driver {
             gpus: picture.gpus,
             leases: picture.leases,
             problems,
+            isolation: self.isolation.clone(),
         }
     }
 
@@ -76,13 +79,25 @@ impl Driver {
         }
     }
 
-    /// A node whose journal cannot be written can open no lease: it would eat the queue.
+    /// A node whose journal cannot be written can open no lease, one whose driver hangs can run none, and one that
+    /// cannot isolate tasks starts none: each would eat the queue.
     fn service(&self) -> Service {
-        match (self.node.service(), self.journal_problem()) {
+        match (self.node.service(), self.own_problem()) {
             (Service::Unfit { reason }, _) => Service::Unfit { reason },
             (_, Some(problem)) => Service::Unfit { reason: format!("migshare: {problem}") },
             (service, None) => service,
         }
+    }
+
+    /// What keeps this node from serving beside the state of its GPUs.
+    fn own_problem(&self) -> Option<String> {
+        let isolation = || self.isolation.problems.first().cloned();
+        self.journal_problem().or_else(|| self.nvml_problem()).or_else(isolation)
+    }
+
+    /// A text that stays the same while it lasts: it becomes the reason of a drain.
+    fn nvml_problem(&self) -> Option<String> {
+        self.hangs.map(|call| format!("NVML does not return from {call}: the driver or a GPU hangs"))
     }
 
     fn journal_problem(&self) -> Option<String> {

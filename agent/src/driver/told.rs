@@ -7,6 +7,7 @@ use migshare_policy::node::{Ask, Proposal, Seen, Verdict};
 use migshare_policy::placement::Direction;
 use migshare_policy::record::{Ending, Grant, Pick, Record};
 use migshare_proto::Reply;
+use migshare_proto::status::IsolationStatus;
 
 /// A change that is durable now.
 pub(super) fn record(record: &Record) {
@@ -60,6 +61,13 @@ pub(super) fn reply(question: &Question, reply: &Reply) {
         Reply::Error(e) => tracing::warn!(job, what, code = ?e.code, text = e.text, "failed"),
         _ => tracing::debug!(job, what, "answered"),
     }
+}
+
+/// How tasks are kept from the leaves of others, where it is known or known better now.
+pub(super) fn isolation(isolation: &IsolationStatus) {
+    tracing::info!(filter = ?isolation.filter, "isolation of tasks");
+    isolation.problems.iter().for_each(|text| tracing::error!(text, "tasks cannot be isolated"));
+    isolation.notes.iter().for_each(|text| tracing::warn!(text, "isolation has a gap"));
 }
 
 /// What hardware or Slurm said, where it is news.

@@ -1,7 +1,7 @@
 //! Figures that the status shows: built anew at each scrape, so that what is gone leaves no series behind.
 
 use super::table;
-use migshare_proto::status::{GpuState, GpuStatus, LeafState, LeafStatus, Status};
+use migshare_proto::status::{Filter, GpuState, GpuStatus, LeafState, LeafStatus, Status};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};
@@ -13,6 +13,12 @@ pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus:
     let mut out = Gauges::default();
     let Status { version, driver, cuda, layout, .. } = status;
     out.set("migshare_build_info", &[version, driver, cuda, layout], 1.0)?;
+    let filter = match status.isolation.filter {
+        Filter::Bpf => "bpf",
+        Filter::Devices => "devices",
+        Filter::None => "none",
+    };
+    out.set("migshare_isolation_info", &[filter], 1.0)?;
     let grants: usize = status.leases.iter().map(|l| l.grants.len()).sum();
     for (name, value) in [
         ("migshare_leaves_counted", f64::from(status.counted)),

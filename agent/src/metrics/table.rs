@@ -37,6 +37,11 @@ pub const TABLE: &[Row] = &[
     ),
     define("migshare_gpu_stranded_compute_slices", &["gpu"], "Compute slices that no instance covers."),
     define("migshare_grants", &[], "Grants of steps."),
+    define(
+        "migshare_isolation_info",
+        &["filter"],
+        "What keeps tasks from the leaves of others: bpf, devices or none; always 1.",
+    ),
     define("migshare_journal_append_duration_seconds", &["result"], "Time of an append with its fsync."),
     define(
         "migshare_leaf_info",
@@ -58,6 +63,8 @@ pub const TABLE: &[Row] = &[
         &["call", "code"],
         "NVML calls that failed, by call and return code.",
     ),
+    define("migshare_nvml_hanging", &[], "1 while an NVML call does not return, else 0."),
+    define("migshare_nvml_hangs_total", &["call"], "NVML calls that did not return in time."),
     define("migshare_problems", &[], "Things that are wrong; `migshare status` names them."),
     define("migshare_reconfig_duration_seconds", &["change"], "Time to make or destroy an instance."),
     define("migshare_reconfig_total", &["change", "result"], "Instances made and destroyed, by result."),

@@ -19,6 +19,7 @@ fn every_metric_of_the_table_appears_and_no_other() {
     meters.nvml("nvmlGpuInstanceDestroy", 19, Duration::from_millis(3));
     meters.reconfigured("make", true, Duration::from_millis(3));
     meters.refused(Reason::NoLeaves);
+    meters.hangs(Some("nvmlGpuInstanceDestroy"));
     meters.journal(true, Duration::from_millis(1));
     let text = text(&meters);
     let mut shown: Vec<&str> =

@@ -2,6 +2,7 @@
 
 use super::REASON_PREFIX;
 use migshare_policy::node::Run;
+use std::collections::BTreeMap;
 
 /// A node's state in Slurm.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,12 @@ pub(super) fn node_state(text: &str) -> Option<NodeState> {
     // Who and when follow the reason: `reason [root@2025-11-02T12:00:00]`.
     let reason = reason.rfind(" [").map_or(reason, |end| &reason[..end]);
     Some(NodeState { flags: flags.collect(), reason: reason.to_owned() })
+}
+
+/// The lines `Key = value` of `scontrol show config`.
+pub(super) fn config(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once(" = "));
+    pairs.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()
 }
 
 /// The jobs in squeue's lines of id and start. None if any line is anything else: a job that was read over would lose its leaves.
@@ -74,6 +81,16 @@ mod tests {
         let state = node_state("NodeName=n1\n   State=IDLE* Cores=1\n").unwrap();
         assert_eq!(state, NodeState { flags: vec!["IDLE".to_owned()], reason: String::new() });
         assert_eq!(node_state("slurm_load_node error"), None);
+    }
+
+    #[test]
+    fn a_configuration_is_read_by_key() {
+        let text = "Configuration data as of 2025-01-01\nTaskPlugin              = task/affinity,task/cgroup\n\n\
+                    Cgroup Support Configuration:\nConstrainDevices        = yes\n";
+        let config = config(text);
+        assert_eq!(config["TaskPlugin"], "task/affinity,task/cgroup");
+        assert_eq!(config["ConstrainDevices"], "yes");
+        assert_eq!(config.len(), 2);
     }
 
     #[test]

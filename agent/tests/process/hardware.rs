@@ -1,8 +1,8 @@
 //! Hardware that fails as real hardware was seen to fail: what the agent makes of it, and that it says so.
 
-use crate::rig::Rig;
+use crate::rig::{Holder, Rig};
 use migshare_proto::ClientError;
-use migshare_proto::status::{GpuState, LeafState};
+use migshare_proto::status::{Filter, GpuState, LeafState};
 use nvidia_ml::code::Code;
 use nvidia_ml::fault::{Effect, Moment};
 use nvidia_ml::machine::{Condition, Process};
@@ -176,4 +176,74 @@ fn an_ordered_layout_comes_back_after_a_reset_and_after_a_reboot() {
     rig.sim.reboot().unwrap();
     rig.launch(rig.command());
     rig.until("the layout after a reboot", |s| last(s, 3));
+}
+
+/// A driver that hangs holds its caller for as long as it likes.
+#[test]
+fn a_call_that_does_not_return_is_named_and_leases_go_on() {
+    let mut rig =
+        Rig::new(1).with("nvml_alarm = 1\n[slurm]\ndrain = false\nsqueue = \"/bin/false\"\ninterval = 1\n");
+    rig.start();
+    rig.open(1, 2).unwrap();
+    rig.fault("nvmlDeviceGetCount_v2", 1, None, Moment::Before, Effect::Delay(3_600_000));
+    let status = rig.until("the alarm", |s| !s.problems.is_empty());
+    assert!(
+        status.problems[0].contains("does not return from nvmlDeviceGetCount_v2"),
+        "{:?}",
+        status.problems
+    );
+    let holder = Holder::new();
+    rig.grant(1, 0, 2, holder.pid()).unwrap();
+    rig.open(2, 5).unwrap();
+    rig.close(1).unwrap();
+    assert_eq!(rig.try_status().unwrap().leases.len(), 1);
+    assert!(rig.log().contains("NVML does not return"));
+    rig.clear_faults();
+    rig.settled();
+    assert!(rig.log().contains("NVML has returned"));
+}
+
+/// The regular look is a day away: only what the driver reports can tell.
+#[test]
+fn a_gpu_that_is_lost_is_noticed_by_the_drivers_event() {
+    let far = "[slurm]\ndrain = false\nsqueue = \"/bin/false\"\ninterval = 86400\n";
+    let mut rig = Rig::new(2).with(far);
+    let mut command = rig.command();
+    command.env("MIGSHARE_LOG", "debug");
+    rig.launch(command);
+    rig.settled();
+    let path = rig.path("log");
+    rig.until("the registration", |_| std::fs::read_to_string(&path).unwrap().contains("waiting for errors"));
+    rig.change(|m| m.gpu_mut(1).unwrap().condition = Condition::Lost);
+    let status = rig.until("notice", |s| s.gpus[1].state == GpuState::Lost);
+    assert_eq!(status.usable, 7);
+    assert!(rig.log().contains("Xid(Some(79))"), "the event and its number are told");
+}
+
+/// What every other test of a lost GPU shows by looking, shown where the events are switched off.
+#[test]
+fn without_events_the_regular_look_notices_a_lost_gpu() {
+    let mut rig = Rig::new(2)
+        .with("nvml_events = false\n[slurm]\ndrain = false\nsqueue = \"/bin/false\"\ninterval = 1\n");
+    rig.start();
+    rig.change(|m| m.gpu_mut(1).unwrap().condition = Condition::Lost);
+    rig.until("notice", |s| s.gpus[1].state == GpuState::Lost);
+    assert!(!rig.log().contains("looking at the gpus"));
+}
+
+#[test]
+fn a_kernel_that_cannot_isolate_tasks_is_named_at_the_start_and_in_the_status() {
+    let mut rig = Rig::new(1);
+    let own = rig.path("root/proc/self");
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("mountinfo"), "1 1 0:1 / / rw - ext4 /dev/vda rw\n").unwrap();
+    rig.launch(rig.command());
+    let status = rig.until("the problem", |s| !s.problems.is_empty() && s.usable == 7);
+    assert!(status.problems[0].contains("neither cgroup v2 nor v1"), "{:?}", status.problems);
+    assert_eq!(status.isolation.filter, Filter::None);
+    assert!(rig.log().contains("tasks cannot be isolated"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+    let out = command.arg("--socket").arg(rig.path("agent.sock")).arg("status").output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.contains("isolation of tasks: none") && out.status.code() == Some(5), "{text}");
 }

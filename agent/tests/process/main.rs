@@ -8,6 +8,7 @@ mod disk;
 mod hardware;
 mod hostile;
 mod lease;
+mod log;
 mod metrics;
 mod node;
 mod restart;

@@ -3,6 +3,7 @@
 use crate::rig::{Ends, LONG, Rig, has, skip, tied};
 use migshare_proto::Request;
 use migshare_proto::admin::{GpuNote, Order, OrderRequest};
+use nvidia_ml::fault::{Effect, Moment};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -107,6 +108,24 @@ fn the_pages_say_alive_and_whether_the_node_serves() {
     assert_eq!(get(&address, "POST /metrics HTTP/1.1\r\n\r\n").0, "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(get(&address, &"x".repeat(100_000)).0, "", "no end of the head, no answer");
     rig.try_status().unwrap();
+}
+
+#[test]
+fn a_driver_that_hangs_is_a_figure_and_not_the_end_of_the_agent() {
+    let (rig, address) = rig(1);
+    let mut rig = rig.before("nvml_alarm = 1\n");
+    rig.fault("nvmlDeviceGetCount_v2", 1, None, Moment::Before, Effect::Delay(3_600_000));
+    rig.launch(rig.command());
+    rig.until("the alarm", |s| s.problems.iter().any(|p| p.contains("does not return")));
+    assert_eq!(page(&address, "/live").0, "HTTP/1.1 200 OK", "to start it anew would not help");
+    assert_eq!(page(&address, "/ready").0, "HTTP/1.1 503 Service Unavailable");
+    let (_, text) = page(&address, "/metrics");
+    for line in ["migshare_nvml_hanging 1", "migshare_nvml_hangs_total{call=\"nvmlDeviceGetCount_v2\"} 1"] {
+        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+    rig.clear_faults();
+    rig.settled();
+    assert!(page(&address, "/metrics").1.contains("\nmigshare_nvml_hanging 0\n"));
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub enum Moment {
 pub enum Effect {
     /// The call returns this code.
     Return(u32),
-    /// The call takes so many milliseconds longer.
+    /// The call takes so many milliseconds longer, or until the fault is cleared.
     Delay(u64),
     /// The caller is killed (SIGKILL).
     Kill,

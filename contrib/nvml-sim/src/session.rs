@@ -123,6 +123,11 @@ fn refuse(error: &dyn std::error::Error, code: Code) -> Code {
 }
 
 impl Call {
+    /// Where the state is.
+    pub fn state_dir(&self) -> std::path::PathBuf {
+        self.store.config().state.clone()
+    }
+
     /// Effects of the faults that strike this call, in order of their numbers.
     pub fn struck(&self, call: &str, on: Option<Handle>) -> Vec<Fault> {
         if self.machine.faults.is_empty() {

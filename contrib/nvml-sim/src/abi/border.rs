@@ -8,7 +8,7 @@
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, raise};
 
@@ -138,11 +138,27 @@ pub(crate) fn guard(body: impl FnOnce() -> Result<()>) -> u32 {
 pub(crate) fn strike(faults: &[Fault], moment: Moment) -> Result<()> {
     for fault in faults.iter().filter(|f| f.moment == moment) {
         match fault.effect {
-            Effect::Delay(ms) => std::thread::sleep(Duration::from_millis(ms)),
+            Effect::Delay(ms) => delay(fault, Duration::from_millis(ms)),
             Effect::Kill => raise(Signal::SIGKILL).map_err(|_| Code::OPERATING_SYSTEM)?,
             Effect::Return(code) if code != SUCCESS => return Err(Code(code)),
             Effect::Return(_) | Effect::Activation(_) => {}
         }
     }
     Ok(())
+}
+
+/// How often a delayed call looks whether its fault is still set.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits so long, or until the fault is cleared: a call that hangs for good comes back when the test has seen enough.
+fn delay(fault: &Fault, time: Duration) {
+    let deadline = Instant::now() + time;
+    let set =
+        || crate::session::enter().map_or(true, |call| call.machine.faults.iter().any(|f| f.id == fault.id));
+    while set() {
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return,
+            left => std::thread::sleep(left.min(LOOK)),
+        }
+    }
 }

@@ -3,6 +3,9 @@
 //! A set remembers what each registered GPU looked like; waiting compares. So an event tells that something changed
 //! since the last one, however many changes there were, and none is lost between registration and waiting.
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,8 +22,32 @@ const MIG_CONFIG_CHANGE: u64 = 0x100;
 /// Xid 79: GPU has fallen off the bus (NVIDIA's Xid catalogue).
 const XID_OFF_THE_BUS: u64 = 79;
 const NO_INSTANCE: u32 = u32::MAX;
-/// How often a waiting caller looks. The state has no wake-up: readers leave no trace in it.
+/// How often a caller looks who may not watch the state's directory.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Sleeps until the state may have changed: it is replaced by a rename, which inotify(7) tells.
+struct Sleeper(Option<Inotify>);
+
+impl Sleeper {
+    /// Watches from now on.
+    fn new() -> Sleeper {
+        let watch = || -> nix::Result<Inotify> {
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+            let state = session::enter().map_err(|_| nix::errno::Errno::EINVAL)?.state_dir();
+            inotify.add_watch(&state, AddWatchFlags::IN_MOVED_TO)?;
+            Ok(inotify)
+        };
+        Sleeper(watch().ok())
+    }
+
+    fn sleep(&self, at_most: Duration) {
+        let Some(inotify) = &self.0 else { return std::thread::sleep(at_most.min(LOOK)) };
+        let wait = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        // A wait that is cut short only means one look more.
+        let _ = poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], wait);
+        let _ = inotify.read_events();
+    }
+}
 
 struct Set {
     id: u64,
@@ -82,8 +109,9 @@ impl Set {
 fn wait(id: u64, data: Out<EventData>, timeout_ms: u32) -> Result<()> {
     data.required()?;
     let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
+    let sleeper = Sleeper::new();
     loop {
-        // Entered anew each time: the state moves on, and the session may be closed by another thread.
+        // Entered anew each time: the state moves on. A session that another thread closes is noticed at the next look.
         let call = session::enter()?;
         if let Some((index, event_type, event_data)) = with(id, |set| set.next(&call.machine))? {
             let serial = call.machine.gpu(index)?.serial;
@@ -99,7 +127,8 @@ fn wait(id: u64, data: Out<EventData>, timeout_ms: u32) -> Result<()> {
         if left.is_zero() {
             return Err(Code::TIMEOUT);
         }
-        std::thread::sleep(left.min(LOOK));
+        drop(call);
+        sleeper.sleep(left);
     }
 }
 
