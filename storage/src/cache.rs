@@ -252,3 +252,6 @@ impl<S: Sectors> Cache<S> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod traces;

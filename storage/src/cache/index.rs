@@ -32,6 +32,8 @@ struct Entry {
     record: Option<Box<Record>>,
     hits: u8,
     pins: u16,
+    /// How often the slot was given away.
+    stamp: u32,
 }
 
 /// See the module.
@@ -59,8 +61,9 @@ impl Slots for View<'_> {
         entry.pins > 0 || entry.record.as_ref().is_some_and(|r| self.pinned_files.contains(&r.extent.file))
     }
 
-    fn is_used(&self, slot: Slot) -> bool {
-        self.entries[slot.0 as usize].record.is_some()
+    fn is_used(&self, slot: Slot, stamp: u32) -> bool {
+        let entry = &self.entries[slot.0 as usize];
+        entry.record.is_some() && entry.stamp == stamp
     }
 
     fn fingerprint(&self, slot: Slot) -> u64 {
@@ -90,7 +93,7 @@ impl Index {
         let slots = self.by_file.entry(record.extent.file).or_default();
         if let std::collections::btree_map::Entry::Vacant(place) = slots.entry(record.extent.number) {
             place.insert(slot);
-            self.queue.insert(slot, fingerprint(&record.extent));
+            self.queue.insert(slot, 0, fingerprint(&record.extent));
             self.entries[slot.0 as usize].record = Some(Box::new(record));
         }
     }
@@ -163,7 +166,8 @@ impl Index {
             Some(slot) => (slot, false),
             None => (self.evict()?, true),
         };
-        self.entries[slot.0 as usize] = Entry { record: None, hits: 0, pins: 1 };
+        let stamp = self.entries[slot.0 as usize].stamp.wrapping_add(1);
+        self.entries[slot.0 as usize] = Entry { record: None, hits: 0, pins: 1, stamp };
         Some((slot, evicted))
     }
 
@@ -216,7 +220,11 @@ impl Index {
             let fresh = Record { extent, version: *version, valid: 0, checksums: [0; BLOCKS as usize] };
             self.entries[slot.0 as usize].record = Some(Box::new(fresh));
             self.by_file.entry(extent.file).or_default().insert(extent.number, slot);
-            self.queue.insert(slot, fingerprint(&extent));
+            let stamp = self.entries[slot.0 as usize].stamp;
+            self.queue.insert(slot, stamp, fingerprint(&extent));
+            if self.queue.is_cluttered() {
+                self.queue.sweep(&View { entries: &mut self.entries, pinned_files: &self.pinned_files });
+            }
         }
         let record = self.entries[slot.0 as usize].record.as_mut()?;
         if record.extent != extent || record.version != *version {
@@ -280,6 +288,12 @@ impl Index {
 
     pub(super) fn usage(&self) -> (u32, u32) {
         (self.entries.len() as u32 - self.free.len() as u32, self.entries.len() as u32)
+    }
+
+    /// Places in the queues, void ones included.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.queue.places()
     }
 
     /// What must hold at any time while nothing is pinned.

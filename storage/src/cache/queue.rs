@@ -18,11 +18,19 @@ pub(super) const MOST_HITS: u8 = 3;
 /// The queues. Hit counts live with the slots; [`Queue::victim`] asks for them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    small: VecDeque<Slot>,
-    main: VecDeque<Slot>,
+    small: VecDeque<Ticket>,
+    main: VecDeque<Ticket>,
     ghost: VecDeque<u64>,
     ghosts: HashSet<u64>,
     slots: usize,
+}
+
+/// A slot's place in a queue. It counts while the slot's stamp is the same: a slot that was emptied and given away again
+/// has a newer place.
+#[derive(Clone, Copy, Debug)]
+struct Ticket {
+    slot: Slot,
+    stamp: u32,
 }
 
 /// What the queue must know of a slot.
@@ -31,8 +39,8 @@ pub(super) trait Slots {
     fn hits(&mut self, slot: Slot) -> &mut u8;
     /// Whether it must stay.
     fn is_pinned(&self, slot: Slot) -> bool;
-    /// Whether it still holds anything; an empty slot leaves the queues silently.
-    fn is_used(&self, slot: Slot) -> bool;
+    /// Whether it still holds what it held when it got this stamp; if not, its place in the queue is void.
+    fn is_used(&self, slot: Slot, stamp: u32) -> bool;
     /// A number that stands for its extent.
     fn fingerprint(&self, slot: Slot) -> u64;
 }
@@ -43,12 +51,24 @@ impl Queue {
     }
 
     /// A slot was given to an extent with this fingerprint.
-    pub(super) fn insert(&mut self, slot: Slot, fingerprint: u64) {
+    pub(super) fn insert(&mut self, slot: Slot, stamp: u32, fingerprint: u64) {
+        let ticket = Ticket { slot, stamp };
         if self.ghosts.remove(&fingerprint) {
-            self.main.push_back(slot);
+            self.main.push_back(ticket);
         } else {
-            self.small.push_back(slot);
+            self.small.push_back(ticket);
         }
+    }
+
+    /// Whether so many places are void that [`Self::sweep`] is due: files that are written again and again leave some behind.
+    pub(super) fn is_cluttered(&self) -> bool {
+        self.small.len() + self.main.len() > 2 * self.slots
+    }
+
+    /// Drops void places.
+    pub(super) fn sweep(&mut self, slots: &impl Slots) {
+        self.small.retain(|t| slots.is_used(t.slot, t.stamp));
+        self.main.retain(|t| slots.is_used(t.slot, t.stamp));
     }
 
     /// Takes the slot out that should be given away, if any may be.
@@ -58,16 +78,17 @@ impl Queue {
         for _ in 0..tries {
             let from_small = self.small.len() * 10 >= self.slots || self.main.is_empty();
             let queue = if from_small { &mut self.small } else { &mut self.main };
-            let slot = queue.pop_front()?;
-            if !slots.is_used(slot) {
+            let ticket = queue.pop_front()?;
+            let slot = ticket.slot;
+            if !slots.is_used(slot, ticket.stamp) {
                 continue;
             }
             if slots.is_pinned(slot) {
-                self.main.push_back(slot);
+                self.main.push_back(ticket);
             } else if *slots.hits(slot) > 0 {
                 let hits = slots.hits(slot);
                 *hits = if from_small { 0 } else { *hits - 1 };
-                self.main.push_back(slot);
+                self.main.push_back(ticket);
             } else {
                 if from_small {
                     self.remember(slots.fingerprint(slot));
@@ -76,6 +97,11 @@ impl Queue {
             }
         }
         None
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.small.len() + self.main.len()
     }
 
     fn remember(&mut self, fingerprint: u64) {
