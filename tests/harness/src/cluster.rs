@@ -102,7 +102,7 @@ impl Cluster {
 
     /// Waits until no job is left and every node is idle: neither drained nor down.
     pub fn until_idle(&self) -> Result {
-        wait::until("an idle cluster", || {
+        wait::within(wait::RECOVERY, "an idle cluster", || {
             let (jobs, nodes) = (slurm::queue(self)?, slurm::node_states(self)?);
             let idle = nodes.len() == self.nodes.len() && nodes.iter().all(|n| n.state == "idle");
             if jobs.is_empty() && idle { Ok(()) } else { Err(format!("jobs {jobs:?}, nodes {nodes:?}")) }
