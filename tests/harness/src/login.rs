@@ -17,6 +17,8 @@ pub enum Who {
     Root,
 }
 
+/// Where programs are on Debian.
+const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Ids of `nobody` and `nogroup` on Debian.
 const NOBODY: u32 = 65534;
 
@@ -82,11 +84,10 @@ impl Login {
     /// `%n` is the node's name: the simulated NVML expands it by itself.
     fn environment(&self) -> Vec<(&'static str, String)> {
         let below = |path: &str| self.dir.join(path).display().to_string();
+        let own = std::env::var("PATH").unwrap_or_default();
         vec![
-            (
-                "PATH",
-                format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", below("bin")),
-            ),
+            // The daemons come from the test's own PATH, and their commands must be of the same Slurm.
+            ("PATH", format!("{}:{own}:{SYSTEM}", below("bin"))),
             ("HOME", below("work")),
             ("LANG", "C.UTF-8".to_owned()),
             ("SLURM_CONF", below("etc/slurm.conf")),
