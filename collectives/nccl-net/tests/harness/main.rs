@@ -57,10 +57,15 @@ fn a_job_on_several_nodes_is_refused_before_it_starts() {
     let run = |nodes: &str| {
         let mut child = std::process::Command::new(&this);
         child.args(["--exact", "init_says_yes", "--nocapture", "--include-ignored"]);
-        child.env("SLURM_NNODES", nodes).status().unwrap().success()
+        // The step that this test may run in does not count.
+        child.env_remove("SLURM_STEP_NUM_NODES").env_remove("SLURM_JOB_NUM_NODES");
+        let ended = child.env("SLURM_NNODES", nodes).output().unwrap();
+        (ended.status.success(), String::from_utf8_lossy(&ended.stderr).into_owned())
     };
-    assert!(run("1"));
-    assert!(!run("2"));
+    let (taken, said) = run("1");
+    assert!(taken, "{said}");
+    let (taken, said) = run("2");
+    assert!(!taken && said.contains("InvalidUsage"), "{said}");
 }
 
 /// Run by the test above with other environments.
