@@ -1,10 +1,10 @@
 //! The commands that ask a running sidecar, through the attributes of its mount.
 
 mod profile;
+mod status;
 mod warm;
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use migshare_storage::policy::PolicyName;
@@ -12,6 +12,7 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde_json::Value;
 
 pub(crate) use profile::profile;
+pub(crate) use status::status;
 pub(crate) use warm::warm;
 
 fn get(path: &Path, name: &str) -> Result<Value> {
@@ -59,41 +60,6 @@ pub(crate) fn explain(path: &Path, json: bool) -> Result<()> {
         println!("{known}");
     } else {
         println!("{known:#}");
-    }
-    Ok(())
-}
-
-/// Prints rates every second.
-pub(crate) fn status(mount: &Path, json: bool, count: Option<u64>) -> Result<()> {
-    let mut before = get(mount, "stats")?;
-    let policy = get_text(mount, "policy")?;
-    if !json {
-        println!("{} · policy {policy}", mount.display());
-        println!(
-            "{:>11} {:>13} {:>11} {:>11} {:>9}",
-            "cache MB/s", "backend MB/s", "hits MB/s", "misses MB/s", "split %"
-        );
-    }
-    let mut left = count.unwrap_or(u64::MAX);
-    while left > 0 {
-        std::thread::sleep(Duration::from_secs(1));
-        left -= 1;
-        let now = get(mount, "stats")?;
-        let rate = |name| number(&now, name).saturating_sub(number(&before, name)) as f64 / 1e6;
-        let (hits, split) = (rate("hit_bytes_total"), rate("split_bytes_total"));
-        let share = if hits > 0.0 { 100.0 * split / hits } else { 0.0 };
-        let (cache, backend) = (rate("cache_read_bytes_total"), rate("backend_read_bytes_total"));
-        let misses = rate("miss_bytes_total");
-        if json {
-            let line = serde_json::json!({
-                "cache_mb_s": cache, "backend_mb_s": backend, "hits_mb_s": hits, "misses_mb_s": misses,
-                "split_percent": share,
-            });
-            println!("{line}");
-        } else {
-            println!("{cache:>11.1} {backend:>13.1} {hits:>11.1} {misses:>11.1} {share:>9.1}");
-        }
-        before = now;
     }
     Ok(())
 }

@@ -40,14 +40,14 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Show rates of a mount, refreshed every second.
+    /// Show rates of a mount: redrawn every second on a terminal, once elsewhere.
     Status {
         /// A mount, or any path below it.
         mount: PathBuf,
-        /// Print one JSON object per second.
+        /// Print JSON, one object per look.
         #[arg(long)]
         json: bool,
-        /// Stop after so many lines.
+        /// Stop after so many looks, a second each.
         #[arg(long)]
         count: Option<u64>,
     },

@@ -53,6 +53,14 @@ fn metrics_tell_hits_latency_and_state_and_promtool_finds_nothing_wrong() {
     assert!(text.contains("state=\"live\"} 1") && text.contains("state=\"gone\"} 0"), "{text}");
     assert!(text.contains("source=\"timing\"} 0"), "{text}");
     assert!(text.contains("job_id=\"none\""), "{text}");
+    let status = |more: &[&str]| {
+        let output = Command::new(BINARY).arg("status").arg(rig.mount()).args(more).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = status(&[]);
+    assert!(shown.contains("policy cache-only") && shown.contains("backend live"), "{shown}");
+    let line: serde_json::Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    assert_eq!(line["backend"]["state"], "live");
     let Ok(mut promtool) = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn()
     else {
         assert_ne!(std::env::var("MIGSHARE_REQUIRE").as_deref(), Ok("all"), "promtool is not installed");
@@ -175,4 +183,31 @@ fn a_configuration_is_checked_without_mounting() {
         let (accepted, said) = check(&text);
         assert!(!accepted && said.contains(key) && said.contains(way_out), "{text}\ngave {said}");
     }
+}
+
+#[test]
+fn the_unit_is_hardened_as_far_as_mounts_allow() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/systemd/migshare-storage@.service");
+    let text = std::fs::read_to_string(unit).unwrap();
+    // Each of these would hide the unit's mounts from everybody else.
+    for hiding in [
+        "ProtectSystem=",
+        "ProtectHome=",
+        "PrivateTmp=",
+        "PrivateDevices=",
+        "ProtectKernel",
+        "PrivateMounts=",
+    ] {
+        assert!(!text.lines().any(|l| l.starts_with(hiding)), "{hiding}");
+    }
+    let mut rate = Command::new("systemd-analyze");
+    let Ok(output) = rate.args(["security", "--offline=true", "--threshold=55", unit]).output() else {
+        assert_ne!(
+            std::env::var("MIGSHARE_REQUIRE").as_deref(),
+            Ok("all"),
+            "systemd-analyze is not installed"
+        );
+        return println!("SKIP: systemd-analyze is not installed");
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
