@@ -84,6 +84,11 @@ impl Segments {
         let account = Account::new(config.segments);
         let mut state = State { account, memory: BTreeMap::new(), register, manager };
         state.take_up();
+        let huge_pages = memory::huge_pages().unwrap_or_else(|| "none".to_owned());
+        tracing::info!(
+            huge_pages,
+            "segments are given out; ranks get huge pages where this says advise or always"
+        );
         Ok(Arc::new(Segments { node: config.node.clone(), state: Mutex::new(state) }))
     }
 

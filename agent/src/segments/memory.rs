@@ -33,6 +33,19 @@ pub(super) struct Memory {
     id: FileId,
 }
 
+/// How the kernel gives huge pages to memory of this kind (Documentation/admin-guide/mm/transhuge.rst).
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+/// The word in force there, such as `never` or `advise`; none where the kernel has no huge pages.
+pub(super) fn huge_pages() -> Option<String> {
+    chosen(&std::fs::read_to_string(HUGE_PAGES).ok()?)
+}
+
+/// The word in brackets.
+fn chosen(words: &str) -> Option<String> {
+    words.split(['[', ']']).nth(1).map(str::to_owned)
+}
+
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 impl Memory {
@@ -90,6 +103,13 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     const BYTES: u64 = 2 << 20;
+
+    #[test]
+    fn the_word_in_force_is_the_one_in_brackets() {
+        let words = "always within_size advise [never] deny force\n";
+        assert_eq!(chosen(words).as_deref(), Some("never"));
+        assert_eq!(chosen(""), None);
+    }
 
     #[test]
     fn its_size_cannot_be_changed_and_its_bytes_are_shared() {
