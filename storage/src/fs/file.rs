@@ -79,7 +79,7 @@ impl Fs {
         let (attr, file) = self.act(caller, || {
             set_umask(umask)?;
             let file = File::from(openat(parent.fd(), name, flags, Mode::from_raw_mode(mode))?);
-            Ok((self.enter(&parent, name)?, file))
+            Ok((self.enter_open(&parent, name, &file)?, file))
         })?;
         let node = self.node(attr.id)?;
         Ok((attr, self.opened(caller, node, file)?))

@@ -1,8 +1,9 @@
 //! Names, attributes and directories.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,7 +78,19 @@ impl Fs {
     /// Gives a node to a name, with the rights of the current thread.
     pub(super) fn enter(&self, parent: &Node, name: &OsStr) -> io::Result<Attr> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd: OwnedFd = super::with_room(|| Ok(openat(parent.fd(), name, flags, Mode::empty())?))?;
+        let fd = super::with_room(|| Ok(openat(parent.fd(), name, flags, Mode::empty())?))?;
+        self.take_in(fd, parent, name)
+    }
+
+    /// Gives a node to the file that was just made and opened. Not by its name, which may be another file's by now.
+    pub(super) fn enter_open(&self, parent: &Node, name: &OsStr, file: &File) -> io::Result<Attr> {
+        let number = file.as_raw_fd().to_string();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = super::with_room(|| Ok(openat(&self.proc_fds, &*number, flags, Mode::empty())?))?;
+        self.take_in(fd, parent, name)
+    }
+
+    fn take_in(&self, fd: OwnedFd, parent: &Node, name: &OsStr) -> io::Result<Attr> {
         let stat = fstat(&fd)?;
         let node = self.nodes.adopt(fd, &stat);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
