@@ -3,7 +3,7 @@ SHELL  := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # One process per test where nextest is installed; the standard runner serves as well, and has no time-outs of its own.
 RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,timeout 20m cargo test --no-fail-fast)
-DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-capi -p migshare-harness
+DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-capi -p migshare-storage -p migshare-harness
 
 .PHONY: demo test suites check build needs needs-of-demo bench-agent bench-storage bench-collectives
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod scenes;
+mod storage;
 mod training;
 
 use migshare_harness::{Cluster, Result, Site, interrupt};
@@ -21,6 +22,7 @@ const SCENES: &[(&str, Scene)] = &[
     ("a request that is refused, with its reason", scenes::refusal),
     ("data-parallel training over leaves of two GPUs", training::data_parallel),
     ("a rank that is killed in the middle of it", training::killed_rank),
+    ("a data set behind a contended link, read from cache and network at once", storage::contended_link),
 ];
 
 fn main() -> ExitCode {

@@ -15,6 +15,7 @@ packages=(
   slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
   libslurm-dev clang libclang-dev   # the plugin is built against Slurm's headers by bindgen
   python3-numpy                 # the training in the demo, as any user; tests of the collectives' Python package
+  nbdkit libnbd-bin iperf3 iproute2   # a remote file system in network namespaces, for the storage sidecar
   python3-venv                  # NVIDIA's nvidia-ml-py and nvitop are the witnesses of the simulated NVML
 )
 for_tests=(
@@ -22,7 +23,7 @@ for_tests=(
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
   fio acl                       # writes and verifies on such mounts; access control lists there
-  nbdkit libnbd-bin glusterfs-server glusterfs-client iperf3 iproute2   # remote file systems in network namespaces
+  glusterfs-server glusterfs-client   # a remote file system of others
   bindfs                        # a bare pass-through FUSE to compare with
   python3-torch                 # tests of the collectives' Python package
 )

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::load::{self, BUCKET, Load, Outcome, Pattern};
 use super::paired;
-use super::rig::{Remote, Sidecar, Work, put};
+use super::rig::{Remote, Sidecar, Work, forget_pages, put};
 use super::{Plan, axes, plot};
 
 const LOAD: Load = Load { block: 64 << 10, depth: 16, pattern: Pattern::Random };
@@ -60,6 +60,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Map<String, Value>> {
         Some(profile),
     )?;
     sidecar.warm("data")?;
+    forget_pages(&remote.files().join("data"))?;
     remote.tell("cache-rate", &CACHE_MB.to_string())?;
 
     let best = best_statics(plan, &remote, &sidecar)?;
@@ -110,7 +111,7 @@ fn best_statics(plan: &Plan, remote: &Remote, sidecar: &Sidecar) -> Result<Vec<f
 /// `runs[policy][block]`.
 fn paired_runs(plan: &Plan, remote: &Remote, sidecar: &Sidecar) -> Result<Vec<Vec<Outcome>>> {
     let mut runs: Vec<Vec<Outcome>> = POLICIES.iter().map(|_| Vec::new()).collect();
-    let blocks = if plan.quick { 2 } else { plan.blocks };
+    let blocks = if plan.quick { 1 } else { plan.blocks };
     for block in 0..blocks {
         for turn in 0..POLICIES.len() {
             let policy = (block + turn) % POLICIES.len();
@@ -147,8 +148,9 @@ fn recovery(plan: &Plan, remote: &Remote, sidecar: &Sidecar) -> Result<Vec<Recov
     let bare = remote.files().join("data");
     load::run(&path, LOAD, plan.learn)?;
     let mut found = Vec::new();
-    for turn in 0..plan.blocks {
-        eprintln!("changing: cable {} of {}", turn + 1, plan.blocks);
+    let turns = if plan.quick { 2 } else { plan.blocks };
+    for turn in 0..turns {
+        eprintln!("changing: cable {} of {turns}", turn + 1);
         let first_good = std::sync::Mutex::new(None);
         let lead = plan.phase;
         let (start, over) = (Instant::now(), AtomicBool::new(false));

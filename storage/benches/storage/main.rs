@@ -84,12 +84,12 @@ fn plan() -> Result<Plan> {
     let target = target.ancestors().nth(3).context("where is the target directory?")?;
     let plots = std::env::var_os("PLOTS").map_or_else(|| target.join("bench-storage"), PathBuf::from);
     std::fs::create_dir_all(&plots).with_context(|| format!("PLOTS: {}", plots.display()))?;
-    let (millis, blocks) = if quick { (800, 3) } else { (2000, 5) };
+    let (millis, blocks) = if quick { (600, 3) } else { (2000, 5) };
     Ok(Plan {
         quick,
         blocks,
         run: Duration::from_millis(millis),
-        learn: if quick { Duration::from_secs(4) } else { Duration::from_secs(12) },
+        learn: if quick { Duration::from_secs(3) } else { Duration::from_secs(12) },
         phase: if quick { Duration::from_secs(3) } else { Duration::from_secs(5) },
         cells: std::env::var("CELLS").ok(),
         plots,

@@ -217,6 +217,13 @@ impl Mount {
     }
 }
 
+/// Lets the kernel drop the pages that it holds of a file, so that reads of the bare mount cross the network.
+pub(crate) fn forget_pages(path: &Path) -> Result<()> {
+    let file = fs::File::open(path)?;
+    file.sync_all()?;
+    Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
 /// Makes a file of bytes that do not compress, and waits until it is old enough to be cached.
 pub(crate) fn put(dir: &Path, name: &str, mib: u64) -> Result<()> {
     let mut file = fs::File::create(dir.join(name))?;

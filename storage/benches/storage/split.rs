@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::load::{self, Load, Pattern};
 use super::paired;
-use super::rig::{Remote, Sidecar, Work, put};
+use super::rig::{Remote, Sidecar, Work, forget_pages, put};
 use super::{Plan, axes, plot};
 
 const POLICIES: [&str; 5] = ["window", "cache-only", "backend-only", "netcas", "orthus"];
@@ -195,9 +195,13 @@ fn summary(shown: &[Shown]) -> Map<String, Value> {
     let below = shown.iter().filter(|s| s.over_better(0) < 0.97 * s.floor()).count();
     found.insert("window_cells_below_0_97_of_floor".into(), json!(below));
     let sums = shown.iter().filter(|s| s.cell.saturates()).map(Shown::over_sum);
-    found.insert("sum_fraction".into(), json!(sums.fold(f64::MAX, f64::min)));
+    if let Some(least) = sums.min_by(f64::total_cmp) {
+        found.insert("sum_fraction".into(), json!(least));
+    }
     let striped = shown.iter().filter(|s| s.cell.pattern == Pattern::Sequential);
-    found.insert("stripe_gain".into(), json!(striped.map(|s| s.over_better(0)).fold(f64::MAX, f64::min)));
+    if let Some(least) = striped.map(|s| s.over_better(0)).min_by(f64::total_cmp) {
+        found.insert("stripe_gain".into(), json!(least));
+    }
     for (arm, key) in [(3, "netcas_worst_cell"), (4, "orthus_worst_cell")] {
         let worst = shown.iter().map(|s| s.over_better(arm)).fold(f64::MAX, f64::min);
         found.insert(key.into(), json!(worst));
@@ -245,6 +249,7 @@ impl Rig<'_> {
             let (backend, dir) = (self.remote.files(), self.remote.cache());
             let sidecar = Sidecar::start(&self.work.0, &backend, &dir, 300, &POLICIES, Some(profile))?;
             sidecar.warm("data")?;
+            forget_pages(&backend.join("data"))?;
             self.sidecar = Some(sidecar);
             self.remote.tell("rate", &network.to_string())?;
             self.remote.tell("cache-rate", &cache.to_string())?;
