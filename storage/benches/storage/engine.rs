@@ -175,7 +175,7 @@ impl Passthrough {
         let at = work.join("bindfs");
         fs::create_dir_all(&at)?;
         let child = Command::new("bindfs")
-            .args(["-f", "--direct-io", "--multithreaded"])
+            .args(["-f", "--multithreaded", "--forward-odirect=4096"])
             .args([backend, &at])
             .stderr(Stdio::null())
             .spawn()
