@@ -4,7 +4,8 @@
 # matplotlib. Run as root; does nothing when
 # everything is there. It starts no service: demo and tests bring their own daemons up on loopback.
 #
-# usage: install-needs.sh demo|all [TARGET_DIR]     the virtual environment becomes TARGET_DIR/venv
+# usage: install-needs.sh demo|all|guest [TARGET_DIR]     the virtual environment becomes TARGET_DIR/venv; guest: QEMU too, and
+#        Debian's kernel unpacked in TARGET_DIR/guest, for the storage sidecar's test over real NVMe/TCP
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-all}
@@ -26,6 +27,11 @@ for_tests=(
   glusterfs-server glusterfs-client   # a remote file system of others
   bindfs                        # a bare pass-through FUSE to compare with
   python3-torch                 # tests of the collectives' Python package
+)
+
+for_guest=(
+  qemu-system-x86 busybox-static kmod   # the guest, its shell, and the order of its modules
+  dmsetup e2fsprogs binutils            # run in the guest; strip makes its image small
 )
 
 say() { printf 'needs: %s\n' "$*"; }
@@ -79,13 +85,27 @@ make_venv() {
   cp "$wanted" "$venv/installed.txt"
 }
 
+# Unpacked, not installed: no boot loader of this machine hears of it.
+fetch_guest_kernel() {
+  local dir=$target/guest name
+  [ ! -e "$dir/complete" ] || return 0
+  name=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
+  [ -n "$name" ] || fail "apt knows no linux-image-amd64: the guest's kernel is Debian's"
+  say "kernel of the guest ($name) into $dir"
+  rm -rf "$dir" && mkdir -p "$dir"
+  (cd "$dir" && apt-get download -q "$name" && dpkg-deb -x "$name"_*.deb . && rm "$name"_*.deb)
+  depmod -b "$dir" "${name#linux-image-}"
+  touch "$dir/complete"
+}
+
 case $what in
   demo) ;;
+  guest) packages=("${for_guest[@]}") ;;
   all) packages+=("${for_tests[@]}") ;;
-  *) fail "demo or all, not $what" ;;
+  *) fail "demo, all or guest, not $what" ;;
 esac
 command -v cargo >/dev/null || fail "no cargo in PATH: install a Rust toolchain first (README.md says which)"
 mapfile -t missing < <(missing_packages)
 [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
-make_venv
+if [ "$what" = guest ]; then fetch_guest_kernel; else make_venv; fi
 say "everything is there"
