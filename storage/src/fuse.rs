@@ -16,7 +16,6 @@ mod locking;
 mod operations;
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -70,7 +69,7 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
     config.n_threads = Some(1);
     let session = fuser::Session::new(Front::new(Arc::clone(&fs), options)?, mountpoint, &config)?.spawn()?;
     relieve(Arc::downgrade(&fs), session.notifier())?;
-    let device = std::fs::metadata(mountpoint).ok().map(|meta| rustix::fs::minor(meta.dev()));
+    let device = crate::sidecar::device_of(mountpoint);
     widen_read_ahead(device);
     Ok(Mounted { session: Some(session), device })
 }

@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
+pub(crate) use janitor::device_of;
 pub use janitor::wait_and_clean;
 
 use janitor::Janitor;

@@ -71,6 +71,12 @@ fn real(at: &Path) -> Option<PathBuf> {
     Some(at.parent()?.canonicalize().ok()?.join(at.file_name()?))
 }
 
+/// Minor device number of the mount of ours at `at`, a path without links. The mount itself is not asked: its backend may be
+/// silent.
+pub(crate) fn device_of(at: &Path) -> Option<u32> {
+    table().ok()?.into_iter().rfind(|m| m.at == at).map(|m| m.device)
+}
+
 /// A mount of some sidecar.
 struct Entry {
     device: u32,
@@ -85,7 +91,8 @@ fn table() -> io::Result<Vec<Entry>> {
 /// One line of mountinfo (proc_pid_mountinfo(5)), if it is a mount of ours.
 fn entry(line: &str) -> Option<Entry> {
     let (head, tail) = line.split_once(" - ")?;
-    if !tail.starts_with("fuse.migshare ") {
+    // Without a subtype where root mounted it without fusermount3.
+    if !["fuse.migshare ", "fuse "].iter().any(|kind| tail.starts_with(kind)) {
         return None;
     }
     let mut fields = head.split(' ').skip(2);
