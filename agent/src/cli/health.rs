@@ -19,26 +19,28 @@ pub(super) struct Options {
 /// Slurm kills a health check after 60 s.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-pub(super) fn run(_: &Agent, options: &Options) -> anyhow::Result<Exit> {
+pub(super) fn run(asked: &Agent, options: &Options) -> anyhow::Result<Exit> {
     let config = Config::read(&options.config)?;
     let slurm = Slurm::new(&config.node, &config.slurm);
     let agent = Agent { socket: config.socket.clone(), json: false };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match agent.status(PATIENCE) {
+    let (problems, exit) = match agent.status(PATIENCE) {
         // What is wrong beside the agent itself, the agent acts upon.
-        Ok(status) if status.problems.is_empty() => Ok(Exit::Well),
-        Ok(status) => {
-            status.problems.iter().for_each(|p| println!("migshare: {p}"));
-            Ok(Exit::Unwell)
-        }
+        Ok(status) if status.problems.is_empty() => (Vec::new(), Exit::Well),
+        Ok(status) => (status.problems.iter().map(ToString::to_string).collect(), Exit::Unwell),
         Err(e) => {
-            println!("migshare: {e}");
             if config.slurm.drain {
                 runtime.block_on(drain(&slurm, &e))?;
             }
-            Ok(Exit::Away)
+            (vec![e.to_string()], Exit::Away)
         }
+    };
+    if asked.json {
+        println!("{}", serde_json::json!({ "problems": problems }));
+    } else {
+        problems.iter().for_each(|p| println!("migshare: {p}"));
     }
+    Ok(exit)
 }
 
 /// Drains the node, unless somebody has done so already.

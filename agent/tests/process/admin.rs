@@ -197,3 +197,41 @@ fn completions_and_manual_pages_are_made_from_the_command_line_itself() {
     assert_eq!(migshare(&rig, &["manual", "man", "--dir", dir.to_str().unwrap()]).0, 0);
     assert!(std::fs::read_to_string(dir.join("migshare-apply.1")).unwrap().contains("mig\\-parted"));
 }
+
+/// Each command by its name, with arguments that make sense on a node with one GPU.
+const COMMANDS: [(&str, &[&str]); 11] = [
+    ("status", &[]),
+    ("explain", &["812"]),
+    ("plan", &["full-memory"]),
+    ("apply", &["--dry-run", "full-memory"]),
+    ("cordon", &["gpu=0"]),
+    ("uncordon", &["gpu=0"]),
+    ("quarantine", &["gpu=0", "0:1"]),
+    ("release", &["gpu=0", "0:1"]),
+    ("evict", &["812"]),
+    ("forget", &["gpu=0"]),
+    ("health", &[]),
+];
+
+#[test]
+fn every_command_teaches_and_speaks_json_also_when_it_is_refused() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    let (_, help, _) = migshare(&rig, &["--help"]);
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    let names: Vec<&str> = listed.filter_map(|l| l.split_whitespace().next()).filter(|n| *n != "help").collect();
+    assert_eq!(names, COMMANDS.map(|(name, _)| name));
+    let config = rig.path("agent.toml");
+    for (name, args) in COMMANDS {
+        let (code, text, _) = migshare(&rig, &[name, "--help"]);
+        assert!(code == 0 && text.contains("Usage: migshare"), "{name}: {text}");
+        let mut args = [&["--json", name], args].concat();
+        if name == "health" {
+            args.extend(["--config", config.to_str().unwrap()]);
+        }
+        let (code, text, e) = migshare(&rig, &args);
+        assert_ne!(code, 2, "{name}: {e}");
+        let said: serde_json::Result<serde_json::Value> = serde_json::from_str(&text);
+        assert!(said.is_ok_and(|v| v.is_object()), "{name}: {text}{e}");
+    }
+}

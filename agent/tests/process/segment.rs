@@ -104,7 +104,7 @@ fn a_segment_ends_with_its_slurmstepd_whatever_killed_that() {
     rig.start();
     let mut step = rig.step(7, 1);
     step.rank(0, "fetch");
-    assert_eq!(rig.memfds(), 1);
+    until("held by the agent alone", || rig.memfds() == 1);
     step.kill_stepd();
     until("let go of by the agent", || rig.memfds() == 0);
     let list = || std::fs::read_to_string(rig.path("state/segments.json")).unwrap();
