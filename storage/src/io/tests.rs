@@ -71,6 +71,23 @@ fn a_failing_file_gives_its_error() {
     }
 }
 
+/// The kernel writes the eventfd's counter into the engine's memory: an engine that gave it back early corrupts the heap.
+#[test]
+fn an_engine_that_is_dropped_while_busy_leaves_the_heap_whole() {
+    let file = Arc::new(File::open("/").unwrap());
+    for _ in 0..300 {
+        let Ok(uring) = uring::Uring::start() else { return };
+        let shared = uring.ended();
+        read(&Engine::Uring(uring), &file, 0, 512).0.unwrap_err();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while shared.upgrade().is_some() {
+            assert!(std::time::Instant::now() < deadline, "the engine's thread does not end");
+            std::hint::black_box(vec![Box::new(7u64); 8]);
+            std::thread::yield_now();
+        }
+    }
+}
+
 #[test]
 fn a_panicking_answer_does_not_end_the_engine() {
     let file = Arc::new(tempfile::tempfile().unwrap());

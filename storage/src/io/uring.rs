@@ -55,10 +55,12 @@ impl Uring {
         });
         let ours = Arc::clone(&shared);
         std::thread::Builder::new().name("engine".into()).spawn(move || {
-            if let Err(error) =
-                (Loop { ring, shared: ours, flying: HashMap::new(), next: 0, waking: false }).run()
-            {
+            let (flying, counter) = (HashMap::new(), Box::new(0));
+            let mut engine = Loop { ring, shared: ours, flying, next: 0, counter, waking: false };
+            if let Err(error) = engine.run() {
                 tracing::error!("the io_uring engine ended: {error}; reads will hang until a restart");
+                // The kernel may still write into what is in flight: that memory is never given back.
+                std::mem::forget(engine);
             }
         })?;
         Ok(Self { shared })
@@ -71,20 +73,32 @@ impl Uring {
     }
 }
 
+#[cfg(test)]
+impl Uring {
+    /// Dangles once the handle is dropped and the thread has ended.
+    pub(super) fn ended(&self) -> std::sync::Weak<impl Sized + use<>> {
+        Arc::downgrade(&self.shared)
+    }
+}
+
 impl Drop for Uring {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
-        self.shared.awake.store(false, Ordering::Release);
-        self.shared.wake();
+        // Whatever `awake` says: the thread ends only after this write has ended its read.
+        self.shared.ring_the_bell();
     }
 }
 
 impl Shared {
     fn wake(&self) {
         if !self.awake.swap(true, Ordering::AcqRel) {
-            // An eventfd refuses only when its counter would overflow, and then the thread is awake.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.ring_the_bell();
         }
+    }
+
+    fn ring_the_bell(&self) {
+        // An eventfd refuses only when its counter would overflow, and then the thread is awake.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -93,27 +107,27 @@ struct Loop {
     shared: Arc<Shared>,
     flying: HashMap<u64, Flying>,
     next: u64,
+    /// The kernel writes the eventfd's counter here while `waking`.
+    counter: Box<u64>,
+    /// Whether the eventfd's read is in flight. The thread does not end before: the memory is the kernel's until then.
     waking: bool,
 }
 
 impl Loop {
-    fn run(mut self) -> io::Result<()> {
-        // Lives as long as the ring: the kernel writes the eventfd's counter here.
-        let mut counter = Box::new(0u64);
+    fn run(&mut self) -> io::Result<()> {
         loop {
-            if !self.waking {
-                let read =
-                    opcode::Read::new(types::Fd(self.shared.wake.as_raw_fd()), (&raw mut *counter).cast(), 8);
-                self.push(&read.build().user_data(WAKE))?;
-                self.waking = true;
-            }
             self.shared.awake.store(false, Ordering::Release);
+            // Before the queue is taken: nothing is queued after the handle was dropped.
+            let closing = self.shared.closed.load(Ordering::Acquire);
             let jobs = std::mem::take(&mut *self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner));
             for job in jobs {
                 self.start(Flying { job, got: 0 })?;
             }
-            if self.shared.closed.load(Ordering::Acquire) && self.flying.is_empty() {
+            if closing && self.flying.is_empty() && !self.waking {
                 return Ok(());
+            }
+            if !closing && !self.waking {
+                self.wait_for_the_bell()?;
             }
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
@@ -123,6 +137,13 @@ impl Loop {
             self.shared.awake.store(true, Ordering::Release);
             self.reap()?;
         }
+    }
+
+    fn wait_for_the_bell(&mut self) -> io::Result<()> {
+        let bell = types::Fd(self.shared.wake.as_raw_fd());
+        let read = opcode::Read::new(bell, (&raw mut *self.counter).cast(), 8);
+        self.waking = true;
+        self.push(&read.build().user_data(WAKE))
     }
 
     fn reap(&mut self) -> io::Result<()> {
@@ -177,8 +198,8 @@ impl Loop {
     fn push(&mut self, entry: &io_uring::squeue::Entry) -> io::Result<()> {
         loop {
             // SAFETY: the entry's buffer is the heap memory of a `Buffer` (or the boxed counter) and its file an
-            // `Arc<File>`; both are owned by `flying` (or by `run`) until this id's completion was taken, and moving
-            // their owner does not move that memory.
+            // `Arc<File>` (or the eventfd); this loop owns them until this id's completion was taken, moving it does not
+            // move that memory, and it is forgotten, not dropped, when it ends before that.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
