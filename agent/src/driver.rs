@@ -37,10 +37,18 @@ use tokio::sync::{oneshot, watch};
 
 /// Longest time that a client waits for instances to be made, when it has more patience itself.
 const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Pause between two tries to repair a journal that cannot be written.
 const REPAIR: Duration = Duration::from_secs(5);
+
 /// Most events of one turn: bounds how long a reply waits for others' work.
 const BATCH: usize = 256;
+
+/// Work that nobody waits for is done once no question has come for so long.
+const QUIET: Duration = Duration::from_millis(1);
+
+/// It is put off for so long at most, however many ask.
+const PUT_OFF: Duration = Duration::from_millis(20);
 
 /// What the driver takes.
 #[derive(Debug)]
@@ -136,6 +144,8 @@ pub struct Driver {
     isolation: IsolationStatus,
     /// A look was ordered that the policy does not know of.
     looking: bool,
+    /// Since when work that nobody waits for is put off for clients that ask.
+    put_off: Option<Instant>,
 }
 
 /// What the policy is asked.
@@ -151,6 +161,12 @@ struct Waiting {
     question: Question,
     reply: oneshot::Sender<Reply>,
     until: Instant,
+}
+
+impl Waiting {
+    fn new(question: Question, reply: oneshot::Sender<Reply>) -> Waiting {
+        Waiting { question, reply, until: Instant::now() + PATIENCE }
+    }
 }
 
 impl Driver {
@@ -178,6 +194,7 @@ impl Driver {
             hangs: None,
             isolation: IsolationStatus::default(),
             looking: false,
+            put_off: None,
         };
         driver.mind_the_journal();
         driver
@@ -193,17 +210,31 @@ impl Driver {
                 None => return,
             };
             let stop = batch.iter().any(|e| matches!(e, Event::Stop));
-            self.take(batch);
-            self.publish();
+            if self.can_put_off_work(&batch) {
+                self.take_questions(batch);
+            } else {
+                self.put_off = None;
+                self.take(batch);
+                self.publish();
+            }
             if stop {
                 return;
             }
         }
     }
 
+    /// Whether these are questions alone, so that their clients can be answered before other work is looked for: the steps of
+    /// a job ask within microseconds of each other, and each would wait for the work that the one before it has left.
+    fn can_put_off_work(&self, batch: &[Event]) -> bool {
+        let questions = !batch.is_empty() && batch.iter().all(|e| matches!(e, Event::Ask(..)));
+        let long = self.put_off.is_some_and(|since| since.elapsed() > PUT_OFF);
+        questions && !long && self.waiting.is_empty() && self.journal.broken().is_none()
+    }
+
     /// Waits for events or for the next timer. None when nobody can send any more.
     fn next(&self, events: &mpsc::Receiver<Event>) -> Option<Vec<Event>> {
-        let first = match self.timer() {
+        let pause = if self.put_off.is_some() { Some(QUIET) } else { self.timer() };
+        let first = match pause {
             Some(pause) => match events.recv_timeout(pause) {
                 Ok(event) => Some(event),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
@@ -229,15 +260,28 @@ impl Driver {
         node.into_iter().chain(due).min().map(|pause| pause.max(Duration::from_millis(100)))
     }
 
+    /// Answers a batch of questions, and leaves all other work for the next quiet moment.
+    fn take_questions(&mut self, batch: Vec<Event>) {
+        let questions = batch.into_iter().filter_map(|event| match event {
+            Event::Ask(ask, reply) => Some(Waiting::new(Question::Ask(ask), reply)),
+            _ => None,
+        });
+        self.put_off.get_or_insert_with(Instant::now);
+        self.answer(questions.collect());
+        if !self.waiting.is_empty() {
+            // Somebody waits for instances: they are made at once.
+            self.put_off = None;
+            self.turns(Vec::new());
+            self.publish();
+        }
+    }
+
     fn take(&mut self, batch: Vec<Event>) {
         let mut asks = Vec::new();
         let (mut status, mut plans, mut stories) = (Vec::new(), Vec::new(), Vec::new());
         for event in batch {
             match event {
-                Event::Ask(ask, reply) => {
-                    let question = Question::Ask(ask);
-                    asks.push(Waiting { question, reply, until: Instant::now() + PATIENCE });
-                }
+                Event::Ask(ask, reply) => asks.push(Waiting::new(Question::Ask(ask), reply)),
                 Event::Order(request, reply) => asks.extend(self.order_asked(request, reply)),
                 Event::Plan(query, reply) => plans.push((query, reply)),
                 Event::Explain(job, reply) => stories.push((job, reply)),

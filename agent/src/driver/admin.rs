@@ -5,7 +5,6 @@ use crate::wire::{self, admin};
 use migshare_proto::Reply;
 use migshare_proto::admin::{OrderRequest, PlanQuery, PlanReply};
 use migshare_proto::message::{Reason, Refused};
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 impl Driver {
@@ -29,7 +28,7 @@ impl Driver {
         match checked {
             Ok(order) => {
                 let question = Question::Order { order, force };
-                Some(Waiting { question, reply, until: Instant::now() + super::PATIENCE })
+                Some(Waiting::new(question, reply))
             }
             Err(refused) => {
                 tracing::warn!(reason = refused.reason.name(), text = refused.text, "order refused");

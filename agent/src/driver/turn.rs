@@ -59,7 +59,7 @@ impl Driver {
         self.work() || answered
     }
 
-    fn answer(&mut self, asks: Vec<Waiting>) -> bool {
+    pub(super) fn answer(&mut self, asks: Vec<Waiting>) -> bool {
         let mut turn = Turn::default();
         for asked in asks {
             self.settle(&mut turn);

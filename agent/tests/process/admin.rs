@@ -219,7 +219,8 @@ fn every_command_teaches_and_speaks_json_also_when_it_is_refused() {
     rig.start();
     let (_, help, _) = migshare(&rig, &["--help"]);
     let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
-    let names: Vec<&str> = listed.filter_map(|l| l.split_whitespace().next()).filter(|n| *n != "help").collect();
+    let names: Vec<&str> =
+        listed.filter_map(|l| l.split_whitespace().next()).filter(|n| *n != "help").collect();
     assert_eq!(names, COMMANDS.map(|(name, _)| name));
     let config = rig.path("agent.toml");
     for (name, args) in COMMANDS {
