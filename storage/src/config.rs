@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+use crate::dirty::ledger::LEAST;
+use crate::fs::WriteMode;
 use crate::policy::{PolicyName, Profile};
 
 /// Why a configuration cannot be used. Every text names the option and the way out.
@@ -79,6 +81,12 @@ pub enum ConfigError {
          --locks fcntl"
     )]
     LocksApart,
+    /// An option of write-back without write-back.
+    #[error("{0} is for --writes back (writes = \"back\"): add that, or leave {0} out")]
+    OnlyBack(&'static str),
+    /// The journal cannot be that small.
+    #[error("--dirty {0} is too small: give at least 16M, or leave it out for a quarter of the cache's size")]
+    DirtyTooSmall(u64),
     /// The profile cannot be read.
     #[error("--profile cannot be used")]
     Profile(#[from] crate::policy::ProfileError),
@@ -135,6 +143,14 @@ pub struct MountConfig {
     /// Bypass the kernel's page cache.
     #[serde(default)]
     pub direct: bool,
+    /// Where writes go.
+    #[serde(default)]
+    pub writes: WriteMode,
+    /// With write-back: most bytes of dirty data on the cache device; none: a quarter of the cache's size, beside it.
+    #[serde(default, deserialize_with = "optional_size")]
+    pub dirty: Option<u64>,
+    /// With write-back: what fsync waits for; none: the backend.
+    pub fsync: Option<Fsync>,
     /// Seconds after which a request to a silent backend fails with EIO; none: wait (hard).
     pub soft_timeout_s: Option<u64>,
     /// Milliseconds after which a silent side of a hit is replaced by the other one.
@@ -161,6 +177,17 @@ pub enum LockMode {
     Fcntl,
     /// Both.
     Backend,
+}
+
+/// What fsync waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fsync {
+    /// The backend has the data: they survive the loss of the node.
+    #[default]
+    Backend,
+    /// The journal on the cache device has the data: they survive a reboot, not the loss of the device.
+    Local,
 }
 
 /// The row that the published policy is compiled for.
@@ -212,6 +239,7 @@ impl Config {
                 return Err(ConfigError::Twice(mount.at.clone()));
             }
             seen.push(mount.at.clone());
+            mount.check_writes()?;
             mount.read_profile()?;
             if mount.locks == LockMode::Backend && !can_tell_locks_apart() {
                 return Err(ConfigError::LocksApart);
@@ -238,6 +266,18 @@ impl MountConfig {
                 }
                 Ok(Some((profile, depth, jobs)))
             }
+        }
+    }
+
+    fn check_writes(&self) -> Result<(), ConfigError> {
+        match self {
+            Self { writes: WriteMode::Back, dirty: Some(bytes), .. } if *bytes < LEAST => {
+                Err(ConfigError::DirtyTooSmall(*bytes))
+            }
+            Self { writes: WriteMode::Back, .. } => Ok(()),
+            Self { dirty: Some(_), .. } => Err(ConfigError::OnlyBack("--dirty")),
+            Self { fsync: Some(_), .. } => Err(ConfigError::OnlyBack("--fsync")),
+            Self { .. } => Ok(()),
         }
     }
 
@@ -360,6 +400,10 @@ mod tests {
             (text("b", "m", "polcy = \"netcas\""), "polcy"),
             (text("b", "m", "policy = \"fast\""), "fast"),
             (text("b", "m", "max_backend_bytes = \"x\""), "200G"),
+            (text("b", "m", "writes = \"behind\""), "behind"),
+            (text("b", "m", "dirty = \"1G\""), "--writes back"),
+            (text("b", "m", "fsync = \"local\""), "--writes back"),
+            (text("b", "m", "writes = \"back\"\ndirty = \"1M\""), "16M"),
             ("[cache]\ndir = \"/c\"\nsize = \"1G\"\n".into(), "[[mount]]"),
         ] {
             let error = check(&config).unwrap_err();

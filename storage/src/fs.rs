@@ -15,6 +15,7 @@ mod node;
 pub mod reads;
 mod version;
 mod virtual_xattr;
+pub mod writes;
 mod xattr;
 
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, Stat, openat};
 
-pub use caller::{Caller, Identity};
+pub use caller::{Caller, Identity, Rights};
 pub use crowd::Known;
 pub use file::{OpenFile, Opened};
 pub(crate) use locks::no_locks;
@@ -36,6 +37,7 @@ pub use locks::{LockAsk, LockType, probe as probe_locks};
 pub use namespace::{DirEntry, OpenDir, SetAttr, SetTime};
 pub use node::Node;
 pub use reads::{Engines, ReadPath, ReadSettings};
+pub use writes::{WriteBack, WriteMode, Writes};
 
 use crate::cache::{Cache, FileStore};
 use node::NodeTable;
@@ -54,6 +56,7 @@ pub struct Fs {
     locks: locks::LockTable,
     crowd: crowd::Crowd,
     reads: Arc<ReadPath>,
+    writes: Writes,
 }
 
 impl Fs {
@@ -61,7 +64,7 @@ impl Fs {
     ///
     /// # Errors
     /// When it cannot be opened, or /proc is not mounted.
-    pub fn new(backend: &Path, identity: Identity, reads: Arc<ReadPath>) -> io::Result<Self> {
+    pub fn new(backend: &Path, identity: Identity, reads: Arc<ReadPath>, writes: Writes) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(rustix::fs::CWD, backend, flags, Mode::empty())?;
         let proc_fds = openat(rustix::fs::CWD, "/proc/self/fd", flags, Mode::empty())?;
@@ -75,6 +78,7 @@ impl Fs {
             locks: locks::LockTable::default(),
             crowd: crowd::Crowd::new(),
             reads,
+            writes,
         })
     }
 

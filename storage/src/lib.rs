@@ -6,6 +6,7 @@
 //!   metrics   what Prometheus is told
 //!   mounts    the mount table
 //!   cache     extents with checksums on local storage
+//!   dirty     what is newer here than at the backend: state, journal, what a crash leaves behind
 //!   fs        operations of the file system as plain Rust, reads among them
 //!   fuse      the FUSE front end;  waiting: requests under way, and who may stop waiting
 //!   sidecar   puts the above together;  config  what an administrator writes
@@ -18,6 +19,7 @@
 
 pub mod cache;
 pub mod config;
+pub mod dirty;
 pub mod emulate;
 pub mod feedback;
 pub mod fs;

@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use migshare_storage::config::{
-    CacheConfig, Config, LockMode, MountConfig, default_attributes, default_rescue, parse_size,
+    CacheConfig, Config, Fsync, LockMode, MountConfig, default_attributes, default_rescue, parse_size,
 };
+use migshare_storage::fs::WriteMode;
 use migshare_storage::policy::PolicyName;
 use migshare_storage::sidecar::{Sidecar, block_signals, wait_and_clean};
 
@@ -141,6 +142,16 @@ struct MountArgs {
     /// Bypass the kernel's page cache.
     #[arg(long)]
     direct: bool,
+    /// Where writes go: `through` and `around` to the backend (with `through`, files that were cached are cached again),
+    /// `back` to a journal beside the cache and later to the backend.
+    #[arg(long, value_enum, default_value_t)]
+    writes: WriteMode,
+    /// With --writes back: most bytes of dirty data, as in 50G; a quarter of --size when not given.
+    #[arg(long, value_parser = parse_size)]
+    dirty: Option<u64>,
+    /// With --writes back: what fsync waits for, `backend` or `local` (survives a reboot, not the loss of the device).
+    #[arg(long, value_enum)]
+    fsync: Option<Fsync>,
     /// Fail with EIO when the backend is silent for so many seconds; without it, requests wait (hard).
     #[arg(long, value_name = "SECONDS")]
     soft: Option<u64>,
@@ -178,6 +189,9 @@ impl MountArgs {
                 polite: self.polite,
                 max_backend_bytes: self.max_backend_bytes,
                 direct: self.direct,
+                writes: self.writes,
+                dirty: self.dirty,
+                fsync: self.fsync,
                 soft_timeout_s: self.soft,
                 rescue_ms: self.rescue_ms,
                 attributes_ms: self.attributes_ms,

@@ -16,7 +16,8 @@ use page::{Kind, Page};
 
 use crate::cache::{Cache, EXTENT, FileStore};
 use crate::feedback::BackendState;
-use crate::fs::ReadPath;
+use crate::fs::writes::BACK_METRICS;
+use crate::fs::{ReadPath, WriteBack};
 use crate::policy::Side;
 
 /// A mount as the metrics see it.
@@ -25,6 +26,8 @@ pub struct Source {
     pub at: PathBuf,
     /// Its read path.
     pub reads: Arc<ReadPath>,
+    /// Its write-back, if it has one.
+    pub back: Option<Arc<WriteBack>>,
 }
 
 /// The text format, version 0.0.4.
@@ -41,6 +44,9 @@ pub fn render(cache: &Cache<FileStore>, mounts: &[Source]) -> io::Result<Vec<u8>
         sides(&mut page, &at, &mount.reads);
         backend(&mut page, &at, &mount.reads);
         jobs_of(&mut page, &at, &mount.reads);
+        if let Some(back) = &mount.back {
+            write_back(&mut page, &at, back);
+        }
     }
     of_cache(&mut page, cache);
     page.encode()
@@ -98,6 +104,13 @@ fn jobs_of(page: &mut Page, at: &str, reads: &ReadPath) {
         add("job_hit_bytes_total", "Bytes that a job read and the cache had.", hits);
         add("job_split_bytes_total", "Bytes of those that were read at the backend.", split);
         add("job_miss_bytes_total", "Bytes that a job read and the cache had not.", misses);
+    }
+}
+
+fn write_back(page: &mut Page, at: &str, back: &WriteBack) {
+    for (name, help, value) in BACK_METRICS {
+        let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
+        page.one(kind, name, help, &[("mount", at.to_owned())], value(back));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod janitor;
 mod service;
+mod writing;
 
 use std::fs::File;
 use std::io;
@@ -21,8 +22,9 @@ use janitor::Janitor;
 
 use crate::cache::{Cache, CacheDirError, FileStore};
 use crate::config::{Config, ConfigError, LockMode, MountConfig};
+use crate::dirty::JournalError;
 use crate::feedback::Watch;
-use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, probe_locks};
+use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, WriteBack, probe_locks};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
 use crate::metrics::{self, Source};
@@ -67,6 +69,25 @@ pub enum StartError {
         /// The cause.
         source: io::Error,
     },
+    /// Dirty data of an earlier mount.
+    #[error("the dirty data in {journal}")]
+    Journal {
+        /// Where it is.
+        journal: PathBuf,
+        /// What is wrong with it.
+        source: JournalError,
+    },
+    /// Dirty data of an earlier mount cannot get to the backend.
+    #[error(
+        "an earlier mount with --writes back left dirty data in {journal} that cannot be flushed ({files}); mend that and \
+         mount again, mount with --writes back to try on in the background, or give the data up by moving {journal} away"
+    )]
+    Dirty {
+        /// Where it is.
+        journal: PathBuf,
+        /// The files, with why.
+        files: String,
+    },
     /// Something else.
     #[error("cannot {what}")]
     Other {
@@ -80,6 +101,8 @@ pub enum StartError {
 /// A running sidecar.
 pub struct Sidecar {
     cache: Arc<Cache<FileStore>>,
+    cache_dir: PathBuf,
+    cache_size: u64,
     mounts: Vec<Running>,
     metrics_file: Option<PathBuf>,
     janitor: Option<Janitor>,
@@ -92,6 +115,7 @@ struct Running {
     at: PathBuf,
     mounted: Mounted,
     reads: Arc<ReadPath>,
+    back: Option<Arc<WriteBack>>,
 }
 
 impl Sidecar {
@@ -109,6 +133,8 @@ impl Sidecar {
         let cache = Arc::new(Cache::open(&config.cache.dir, config.cache.size)?);
         let mut sidecar = Self {
             cache,
+            cache_dir: config.cache.dir,
+            cache_size: config.cache.size,
             mounts: Vec::new(),
             metrics_file: config.metrics_file,
             metrics_listen: config.metrics_listen,
@@ -138,7 +164,11 @@ impl Sidecar {
 
     /// Metrics, and the word to the service manager.
     fn show(&mut self) -> Result<(), StartError> {
-        let sources = self.mounts.iter().map(|m| Source { at: m.at.clone(), reads: Arc::clone(&m.reads) });
+        let sources = self.mounts.iter().map(|m| Source {
+            at: m.at.clone(),
+            reads: Arc::clone(&m.reads),
+            back: m.back.clone(),
+        });
         self.shown = Arc::new(sources.collect());
         if let Some(address) = self.metrics_listen {
             let (cache, shown) = (Arc::clone(&self.cache), Arc::clone(&self.shown));
@@ -183,7 +213,10 @@ impl Sidecar {
             .start(&reads)
             .map_err(other("watch the way to the backend"))?;
         let identity = if service { Identity::Caller } else { Identity::Own };
-        let fs = Fs::new(&config.backend, identity, Arc::clone(&reads)).map_err(other("open the backend"))?;
+        let writes = writing::start(config, &self.cache_dir, self.cache_size, &reads, identity)?;
+        let fs = Fs::new(&config.backend, identity, Arc::clone(&reads), writes)
+            .map_err(other("open the backend"))?;
+        let back = fs.back().cloned();
         check_locks(config);
         let options = MountOptions {
             service,
@@ -202,7 +235,7 @@ impl Sidecar {
             config.at.display(),
             config.policy
         );
-        Ok(Running { at: config.at.clone(), mounted, reads })
+        Ok(Running { at: config.at.clone(), mounted, reads, back })
     }
 
     /// Runs until SIGTERM, SIGINT or SIGHUP, or until everything was unmounted from outside. The signals must be
@@ -230,6 +263,9 @@ impl Sidecar {
             tracing::warn!("the cache could not be synced: {error}");
         }
         self.mounts.iter().for_each(|m| m.reads.jobs().forget_ended());
+        for back in self.mounts.iter().filter_map(|m| m.back.as_ref()) {
+            back.sync();
+        }
         if let Some(path) = &self.metrics_file
             && let Err(error) =
                 metrics::render(&self.cache, &self.shown).and_then(|text| write_whole(path, &text))
@@ -243,6 +279,9 @@ impl Sidecar {
         service::stopping();
         for running in self.mounts {
             running.mounted.unmount(&running.at);
+            if let Some(back) = &running.back {
+                writing::finish(back, &running.at);
+            }
             running.reads.close();
         }
         drop(self.janitor);

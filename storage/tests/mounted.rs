@@ -29,3 +29,5 @@ mod sequences;
 mod suites;
 #[path = "mounted/user.rs"]
 mod user;
+#[path = "mounted/writeback.rs"]
+mod writeback;

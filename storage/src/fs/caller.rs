@@ -33,6 +33,17 @@ pub enum Identity {
     Own,
 }
 
+/// Ids to act with: those of a caller, kept for later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// fsuid.
+    pub uid: u32,
+    /// fsgid.
+    pub gid: u32,
+    /// Supplementary groups; not used for root.
+    pub groups: Vec<u32>,
+}
+
 thread_local! {
     static PREPARED: Cell<bool> = const { Cell::new(false) };
 }
@@ -43,10 +54,29 @@ impl Identity {
         if self == Self::Own {
             return work();
         }
+        self.act_with(&rights_of(caller), work)
+    }
+
+    /// Runs `work` with ids that were kept.
+    pub(super) fn act_with<T>(self, rights: &Rights, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self == Self::Own {
+            return work();
+        }
         prepare_thread()?;
-        let groups = if caller.uid == 0 { Vec::new() } else { groups_of(caller.pid) };
-        let _back = Assumed::new(caller, &groups)?;
+        let _back = Assumed::new(rights)?;
         work()
+    }
+
+    /// The ids that [`Self::act`] would use now.
+    pub(super) fn rights(self, caller: &Caller) -> Rights {
+        match self {
+            Self::Caller => rights_of(caller),
+            Self::Own => Rights {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                groups: Vec::new(),
+            },
+        }
     }
 }
 
@@ -77,10 +107,10 @@ struct Assumed {
 }
 
 impl Assumed {
-    fn new(caller: &Caller, groups: &[u32]) -> io::Result<Self> {
+    fn new(caller: &Rights) -> io::Result<Self> {
         let assumed = Self { groups: caller.uid != 0 };
         if assumed.groups {
-            let groups: Vec<_> = groups.iter().map(|g| rustix::process::Gid::from_raw(*g)).collect();
+            let groups: Vec<_> = caller.groups.iter().map(|g| rustix::process::Gid::from_raw(*g)).collect();
             set_thread_groups(&groups)?;
         }
         setfsgid(Gid::from_raw(caller.gid));
@@ -103,6 +133,11 @@ impl Drop for Assumed {
             tracing::error!("cannot drop a caller's groups; the thread goes on with fewer rights than root");
         }
     }
+}
+
+fn rights_of(caller: &Caller) -> Rights {
+    let groups = if caller.uid == 0 { Vec::new() } else { groups_of(caller.pid) };
+    Rights { uid: caller.uid, gid: caller.gid, groups }
 }
 
 /// Supplementary groups of a thread; none when it is gone or invisible.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
@@ -27,6 +27,8 @@ pub struct OpenFile {
     written: AtomicBool,
     /// Whether a flock was ever asked for through it.
     pub(super) flocked: AtomicBool,
+    /// Errors of flushes that it has reported.
+    pub(super) errors_seen: AtomicU64,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
     /// The job of who opened it.
@@ -45,6 +47,18 @@ pub struct Opened {
 /// Flags that belong to the open call on the mount and not to the one on the backend.
 const OURS: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::DIRECT);
 
+impl OpenFile {
+    /// Closes a copy of the descriptor, so that the backend says what it kept back; nothing for a file that was only read,
+    /// which needs no backend to be closed.
+    pub(super) fn close_once(&self) -> io::Result<()> {
+        use std::os::fd::IntoRawFd;
+        if !self.written.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        Ok(nix::unistd::close(self.file.try_clone()?.into_raw_fd())?)
+    }
+}
+
 impl Fs {
     /// Opens a file.
     ///
@@ -52,12 +66,15 @@ impl Fs {
     /// As the backend gives them; this holds for all operations here.
     pub fn open(&self, caller: &Caller, id: u64, flags: i32) -> io::Result<Opened> {
         let node = self.node(id)?;
-        let flags = OFlags::from_bits_retain(flags.cast_unsigned()).difference(OURS);
-        let file = self.act(caller, || self.reopen(&node, flags))?;
-        if flags.contains(OFlags::TRUNC) {
-            self.changed(&node);
+        let flags = self.at_backend(OFlags::from_bits_retain(flags.cast_unsigned()).difference(OURS));
+        let truncate = flags.contains(OFlags::TRUNC);
+        let file = self.act(caller, || self.reopen(&node, flags.difference(OFlags::TRUNC)))?;
+        let opened = self.opened(caller, Arc::clone(&node), file)?;
+        if truncate && let Err(error) = self.truncate(caller, &node, Some(opened.handle), 0) {
+            self.release(opened.handle);
+            return Err(error);
         }
-        self.opened(caller, node, file)
+        Ok(opened)
     }
 
     /// Makes and opens a file.
@@ -73,8 +90,9 @@ impl Fs {
         flags: i32,
     ) -> io::Result<(Attr, Opened)> {
         let parent = self.node(parent)?;
-        let flags = OFlags::from_bits_retain(flags.cast_unsigned()).difference(OFlags::DIRECT);
-        let flags = flags | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::from_bits_retain(flags.cast_unsigned()).difference(OFlags::DIRECT.union(OFlags::TRUNC));
+        let flags = self.at_backend(flags) | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (mode, umask) = mode;
         let (attr, file) = self.act(caller, || {
             set_umask(umask)?;
@@ -85,10 +103,17 @@ impl Fs {
         Ok((attr, self.opened(caller, node, file)?))
     }
 
+    /// Dirty bytes are written where they belong: O_APPEND would put them elsewhere.
+    fn at_backend(&self, flags: OFlags) -> OFlags {
+        if self.back().is_some() { flags.difference(OFlags::APPEND) } else { flags }
+    }
+
     fn opened(&self, caller: &Caller, node: Arc<Node>, file: File) -> io::Result<Opened> {
         let keep_pages = self.reads.look(&node, &file, true)?.keep_pages;
+        self.after_open(&node);
         let handle = self.handle();
         let open = OpenFile {
+            errors_seen: node.writing.errors(),
             node,
             file: Arc::new(file),
             direct: OnceLock::new(),
@@ -102,77 +127,30 @@ impl Fs {
         Ok(Opened { handle, keep_pages })
     }
 
-    fn changed(&self, node: &Node) {
-        node.state().change();
-        self.cache().forget(node.state().key());
-    }
-
-    /// Runs a change of a file's content: nothing cached of it is believed from before the change until it was
-    /// quiet for two seconds.
-    fn change<T>(&self, node: &Node, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.changed(node);
-        let result = work();
-        self.changed(node);
-        result
-    }
-
     /// Closes a file.
     pub fn release(&self, handle: u64) {
         let open = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
         if let Some(open) = open {
             self.drop_handle(&open);
+            self.after_release(&open);
         }
     }
 
-    /// Writes; returns when the backend has the bytes.
-    ///
-    /// # Errors
-    /// See [`Self::open`].
-    pub fn write(&self, caller: &Caller, handle: u64, offset: u64, data: &[u8]) -> io::Result<usize> {
-        let open = self.file(handle)?;
-        // With the caller's rights, so that quotas count.
-        open.written.store(true, Ordering::Release);
-        let work = || open.file.write_all_at(data, offset).map(|()| data.len());
-        self.change(&open.node, || self.act(caller, work))
+    /// Opens a node to change its size, with the rights of the current thread.
+    pub(super) fn reopen_for_writing(&self, node: &Node) -> io::Result<File> {
+        self.reopen(node, OFlags::WRONLY | OFlags::NONBLOCK)
     }
 
-    pub(super) fn truncate(
+    /// Writes at the backend, with the caller's rights, so that quotas count.
+    pub(super) fn write_backend(
         &self,
         caller: &Caller,
-        node: &Node,
-        handle: Option<u64>,
-        size: u64,
-    ) -> io::Result<()> {
-        let open = handle.and_then(|h| self.file(h).ok());
-        self.change(node, || {
-            self.act(caller, || match &open {
-                Some(open) => open.file.set_len(size),
-                None => self.reopen(node, OFlags::WRONLY | OFlags::NONBLOCK)?.set_len(size),
-            })
-        })
-    }
-
-    /// The application closed a descriptor: errors that the backend kept back come out now.
-    ///
-    /// # Errors
-    /// See [`Self::open`].
-    pub fn flush(&self, handle: u64) -> io::Result<()> {
-        use std::os::fd::IntoRawFd;
-        let open = self.file(handle)?;
-        // A file that was only read is closed without the backend, which may be silent.
-        if !open.written.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        Ok(nix::unistd::close(open.file.try_clone()?.into_raw_fd())?)
-    }
-
-    /// Makes a file durable at the backend.
-    ///
-    /// # Errors
-    /// See [`Self::open`].
-    pub fn fsync(&self, handle: u64, data_only: bool) -> io::Result<()> {
-        let open = self.file(handle)?;
-        if data_only { open.file.sync_data() } else { open.file.sync_all() }
+        open: &OpenFile,
+        offset: u64,
+        data: &[u8],
+    ) -> io::Result<usize> {
+        open.written.store(true, Ordering::Release);
+        self.act(caller, || open.file.write_all_at(data, offset).map(|()| data.len()))
     }
 
     /// Reserves, frees or moves space.
@@ -204,7 +182,9 @@ impl Fs {
             libc::SEEK_HOLE => SeekFrom::Hole(at),
             _ => return Err(errno(libc::EINVAL)),
         };
-        Ok(rustix::fs::seek(&self.file(handle)?.file, from)?)
+        let open = self.file(handle)?;
+        self.settle(&open.node)?;
+        Ok(rustix::fs::seek(&open.file, from)?)
     }
 
     /// Copies inside the backend.
@@ -219,6 +199,7 @@ impl Fs {
         len: u64,
     ) -> io::Result<usize> {
         let (source, target) = (self.file(from.0)?, self.file(to.0)?);
+        self.settle(&source.node)?;
         let (mut from, mut to) = (from.1, to.1);
         let len = usize::try_from(len.min(1 << 30)).unwrap_or(usize::MAX);
         let mut copy = || {

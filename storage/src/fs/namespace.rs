@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW,
@@ -96,7 +97,7 @@ impl Fs {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             self.crowd.list(&node.listed, (node.id(), parent.id(), name), self.nodes.len());
         }
-        Ok(Attr { id: node.id(), stat })
+        Ok(self.seen(&node, Attr { id: node.id(), stat }))
     }
 
     /// Attributes.
@@ -104,7 +105,8 @@ impl Fs {
     /// # Errors
     /// See [`Self::lookup`].
     pub fn getattr(&self, id: u64) -> io::Result<Attr> {
-        self.node(id)?.attr()
+        let node = self.node(id)?;
+        Ok(self.seen(&node, node.attr()?))
     }
 
     /// Sets attributes. `handle`: an open file through which the size is set.
@@ -116,6 +118,7 @@ impl Fs {
         if let Some(size) = set.size {
             self.truncate(caller, &node, handle, size)?;
         }
+        let set = &SetAttr { mtime: self.set_dirty_mtime(&node, set.mtime)?, ..*set };
         self.act(caller, || {
             if let Some(mode) = set.mode {
                 let mode = Mode::from_raw_mode(mode);
@@ -132,7 +135,19 @@ impl Fs {
             }
             Ok(())
         })?;
-        node.attr()
+        Ok(self.seen(&node, node.attr()?))
+    }
+
+    /// The modification time of a dirty file is given to the backend with its bytes. Returns what is left to be set now.
+    fn set_dirty_mtime(&self, node: &Node, mtime: Option<SetTime>) -> io::Result<Option<SetTime>> {
+        let (Some(back), Some(time)) = (self.back(), mtime) else { return Ok(mtime) };
+        let nanos = match time {
+            SetTime::Now => {
+                i64::try_from(UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
+            }
+            SetTime::At(secs, nanos) => secs.saturating_mul(1_000_000_000).saturating_add(nanos.into()),
+        };
+        Ok(if back.set_mtime(node.state().key(), nanos)? { None } else { mtime })
     }
 
     /// Target of a symbolic link.
@@ -202,6 +217,7 @@ impl Fs {
     /// See [`Self::lookup`].
     pub fn link(&self, caller: &Caller, id: u64, parent: u64, name: &OsStr) -> io::Result<Attr> {
         let (node, parent) = (self.node(id)?, self.node(parent)?);
+        self.settle(&node)?;
         self.act(caller, || {
             linkat(&self.proc_fds, node.fd_name(), parent.fd(), name, AtFlags::SYMLINK_FOLLOW)?;
             self.enter(&parent, name)
@@ -215,6 +231,7 @@ impl Fs {
     pub fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr, directory: bool) -> io::Result<()> {
         let parent = self.node(parent)?;
         let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        self.before_unlinking(&parent, Path::new(name))?;
         self.act(caller, || Ok(unlinkat(parent.fd(), name, flags)?))
     }
 
@@ -231,6 +248,10 @@ impl Fs {
     ) -> io::Result<()> {
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
         let flags = RenameFlags::from_bits_retain(flags);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.before_naming(Some((&new, Path::new(to.1))), (&old, Path::new(from.1)))?;
+        }
+        self.before_naming(Some((&old, Path::new(from.1))), (&new, Path::new(to.1)))?;
         self.act(caller, || Ok(renameat_with(old.fd(), from.1, new.fd(), to.1, flags)?))
     }
 

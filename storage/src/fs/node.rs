@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Stat, fstat};
 
 use super::version::FileState;
+use super::writes::Writing;
 use super::{Attr, ROOT};
 use crate::cache::FileKey;
 
@@ -25,6 +26,8 @@ pub struct Node {
     last: Mutex<Stat>,
     /// See [`super::crowd`].
     pub(super) listed: AtomicBool,
+    /// What writers of it share.
+    pub(super) writing: Writing,
 }
 
 impl Node {
@@ -121,6 +124,7 @@ impl NodeTable {
             state: Arc::new(FileState::new(file)),
             last: Mutex::new(*stat),
             listed: AtomicBool::new(false),
+            writing: Writing::default(),
         });
         maps.by_id.insert(id, (Arc::clone(&node), 1));
         maps.by_key.insert(key, id);

@@ -355,7 +355,7 @@ impl ReadPath {
                 let valid = || state.still(fill.changes, &fill.version);
                 self.cache.insert(state.key(), &fill.version, at, data, valid);
                 if until - at < EXTENT && is_random(&gaps, at, &fill.version) {
-                    self.complete(open, &fill, at);
+                    self.complete(&open.node, &open.file, (&fill.version, fill.changes), at);
                 }
             }
             at = until;
@@ -363,24 +363,39 @@ impl ReadPath {
     }
 
     /// The second miss in an extent that is not read in order: fetches the rest of it.
-    fn complete(&self, open: &OpenFile, fill: &Fill, at: u64) {
+    fn complete(&self, node: &Node, file: &File, (version, changes): (&Version, u64), at: u64) {
         use std::os::unix::fs::FileExt;
-        let state = open.node.state();
-        for (gap, len) in self.cache.missing(state.key(), &fill.version, at) {
+        let state = node.state();
+        for (gap, len) in self.cache.missing(state.key(), version, at) {
             let mut buffer = Buffer::new(len as usize);
-            let inside = len.min(fill.version.size.saturating_sub(gap)) as usize;
-            if open.file.read_exact_at(&mut buffer[..inside], gap).is_err() {
+            let inside = len.min(version.size.saturating_sub(gap)) as usize;
+            if file.read_exact_at(&mut buffer[..inside], gap).is_err() {
                 return;
             }
             buffer[inside..].fill(0);
-            let same = || {
-                Version::of(&*open.file).is_ok_and(|v| v == fill.version)
-                    && state.still(fill.changes, &fill.version)
-            };
-            if !self.cache.insert(state.key(), &fill.version, gap, &buffer, same) {
+            let same = || Version::of(file).is_ok_and(|v| v == *version) && state.still(changes, version);
+            if !self.cache.insert(state.key(), version, gap, &buffer, same) {
                 return;
             }
         }
+    }
+
+    /// Reads all of a file into the cache, if it is quiet and takes no more than an eighth of it. Returns `false` if it is
+    /// not quiet.
+    pub(super) fn refill(&self, node: &Node, file: &File) -> bool {
+        let changes = node.state().changes();
+        if self.look(node, file, false).is_err() {
+            return true;
+        }
+        let Some(Current { version, .. }) = node.state().current() else { return false };
+        let (_, slots) = self.cache.usage();
+        if version.size <= u64::from(slots) * EXTENT / 8 {
+            for extent in 0..version.size.div_ceil(EXTENT) {
+                self.step_aside();
+                self.complete(node, file, (&version, changes), extent * EXTENT);
+            }
+        }
+        true
     }
 
     /// Readers of the cache go first.

@@ -9,7 +9,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,8 @@ pub struct FileState {
     known: Mutex<Known>,
     /// Counts local changes.
     changes: AtomicU64,
+    /// What the backend shows is not what the file is: nothing cached counts.
+    dirty: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +63,7 @@ pub(super) struct Seen {
 
 impl FileState {
     pub(super) fn new(key: FileKey) -> Self {
-        Self { key, known: Mutex::default(), changes: AtomicU64::new(0) }
+        Self { key, known: Mutex::default(), changes: AtomicU64::new(0), dirty: AtomicBool::new(false) }
     }
 
     /// The file in the cache.
@@ -75,9 +77,23 @@ impl FileState {
 
     /// The version that cached bytes must have now, if any.
     pub fn current(&self) -> Option<Current> {
+        if self.is_dirty() {
+            return None;
+        }
         let known = self.known();
         let fresh = known.at.is_some_and(|at| at.elapsed() < VALID);
         known.version.map(|version| Current { version, fresh })
+    }
+
+    /// Whether some of it is not at the backend yet.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// It becomes dirty, or clean: both are changes.
+    pub(super) fn set_dirty(&self, dirty: bool) {
+        self.change();
+        self.dirty.store(dirty, Ordering::Release);
     }
 
     /// Count of local changes, for [`Self::still`].

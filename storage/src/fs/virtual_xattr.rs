@@ -27,12 +27,20 @@ pub(super) fn ours(name: &OsStr) -> Option<&str> {
 impl Fs {
     pub(super) fn get_virtual(&self, node: &Node, name: &str) -> io::Result<Vec<u8>> {
         let value = match name {
-            "stats" => self.reads().stats_json(),
+            "stats" => self.statistics(),
             "policy" => return Ok(self.reads().policy_name().to_string().into_bytes()),
             "explain" => self.explain(node)?,
             _ => return Err(errno(libc::ENODATA)),
         };
         Ok(value.to_string().into_bytes())
+    }
+
+    fn statistics(&self) -> serde_json::Value {
+        let mut all = self.reads().stats_json();
+        if let (Some(back), Some(map)) = (self.back(), all.as_object_mut()) {
+            map.extend(back.numbers().map(|(name, value)| (name.to_owned(), value.into())));
+        }
+        all
     }
 
     pub(super) fn set_virtual(

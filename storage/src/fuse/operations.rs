@@ -230,7 +230,7 @@ impl Filesystem for Front {
                 Err(error) => reply.fail(number(&error)),
             }
         };
-        self.fs.reads().read(&open, offset, size, Box::new(answer));
+        self.fs.read(&open, offset, size, Box::new(answer));
     }
 
     fn write(

@@ -85,6 +85,11 @@ impl Rig {
         Self::over_in(tempfile::tempdir().unwrap(), backend.to_owned(), arguments)
     }
 
+    /// A sidecar over any directory.
+    pub(crate) fn above(backend: PathBuf, arguments: &[&str]) -> Self {
+        Self::over_in(tempfile::tempdir().unwrap(), backend, arguments)
+    }
+
     fn over_in(dir: TempDir, backend: PathBuf, arguments: &[&str]) -> Self {
         // Readable for all, so that tests can act as other users.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -112,6 +117,20 @@ impl Rig {
         let above = self.dir.path().metadata().unwrap().dev();
         let mount = self.mount();
         wait_for("the mount", || mount.metadata().is_ok_and(|m| m.dev() != above));
+    }
+
+    /// Other arguments from the next start on.
+    pub(crate) fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+    }
+
+    /// A start that is refused: what it says.
+    pub(crate) fn refusal(&self) -> String {
+        let mut command = Command::new(BINARY);
+        command.arg("mount").arg(&self.backend).arg(self.mount()).arg("--cache").arg(self.cache());
+        let output = command.args(["--size", "32M"]).args(&self.arguments).output().unwrap();
+        assert!(!output.status.success(), "the start was not refused");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -1,0 +1,252 @@
+//! Writing: where bytes go, and what the other operations have to wait for.
+//!
+//! ```text
+//!   through   write -> backend                       cached bytes of the file go; read anew once it is quiet
+//!   around    write -> backend                       cached bytes of the file go
+//!   back      write -> journal -> (flush) -> backend   no room, or the device fails: the file is flushed, then -> backend
+//! ```
+//! In all modes names, rights and attributes are the backend's at once; only bytes, sizes and modification times of files may
+//! be dirty. What publishes a file, a rename or a link, waits until its bytes are at the backend.
+
+mod conflict;
+mod flush;
+mod journaled;
+mod metrics;
+mod overlay;
+mod recovery;
+mod refill;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+
+pub use flush::Finished;
+pub use journaled::{Counters, Settings, WriteBack};
+pub use metrics::{BACK_METRICS, BackMetric};
+pub use recovery::Recovered;
+pub use refill::Refill;
+
+use super::{Caller, Fs, Node, OpenFile, errno};
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriteMode {
+    /// To the backend; what was cached before is read into the cache again.
+    #[default]
+    Through,
+    /// To the backend.
+    Around,
+    /// To the journal, and from there to the backend.
+    Back,
+}
+
+/// What does the writing of one mount.
+pub enum Writes {
+    /// See [`WriteMode::Through`].
+    Through(Arc<Refill>),
+    /// See [`WriteMode::Around`].
+    Around,
+    /// See [`WriteMode::Back`].
+    Back(Arc<WriteBack>),
+}
+
+/// What all writers of a node share.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    /// Changes of its content go one by one, where some of them may be dirty.
+    gate: Mutex<()>,
+    /// Counts errors of flushes, with the last one.
+    error: Mutex<(u64, i32)>,
+    opens: AtomicU32,
+    /// Bytes of it were cached when it was written.
+    was_cached: std::sync::atomic::AtomicBool,
+}
+
+impl Writing {
+    fn gate(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something went wrong that no caller waits for: every open file reports it once.
+    fn fail(&self, errno: i32) {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        *error = (error.0 + 1, errno);
+    }
+
+    /// For an open file that reports from now on.
+    pub(super) fn errors(&self) -> AtomicU64 {
+        AtomicU64::new(self.error.lock().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// The error that this open file has not reported yet.
+    fn report(&self, seen: &AtomicU64) -> io::Result<()> {
+        let (count, number) = *self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.swap(count, Ordering::AcqRel) < count { Err(errno(number)) } else { Ok(()) }
+    }
+
+    pub(super) fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether that was the last one.
+    pub(super) fn closed(&self) -> bool {
+        self.opens.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+impl Fs {
+    /// The write-back of this mount, if it has one.
+    pub fn back(&self) -> Option<&Arc<WriteBack>> {
+        match &self.writes {
+            Writes::Back(back) => Some(back),
+            Writes::Through(_) | Writes::Around => None,
+        }
+    }
+
+    /// Cached bytes of it are not believed any more.
+    pub(super) fn changed(&self, node: &Node) {
+        node.state().change();
+        if self.cache().forget(node.state().key()) > 0 {
+            node.writing.was_cached.store(true, Ordering::Release);
+        }
+    }
+
+    /// Runs a change of a file's content at the backend: nothing cached of it is believed from before the change until it
+    /// was quiet for two seconds. What is dirty of it gets there first.
+    pub(super) fn change<T>(&self, node: &Node, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let _gate = self.back().map(|_| node.writing.gate());
+        self.settle(node)?;
+        self.changed(node);
+        let result = work();
+        self.changed(node);
+        result
+    }
+
+    /// Brings what is dirty of a file to the backend.
+    pub(super) fn settle(&self, node: &Node) -> io::Result<()> {
+        self.back().map_or(Ok(()), |back| back.drain(node.state().key()))
+    }
+
+    /// Reads; the reply comes from another thread.
+    pub fn read(&self, open: &Arc<OpenFile>, offset: u64, len: u32, reply: super::reads::Reply) {
+        match self.back().filter(|_| open.node.state().is_dirty()) {
+            Some(back) => back.read_later(open, offset, len, reply),
+            None => self.reads.read(open, offset, len, reply),
+        }
+    }
+
+    /// Writes. When it returns the bytes are at the backend; with write-back, in the journal.
+    ///
+    /// # Errors
+    /// As the backend gives them.
+    pub fn write(&self, caller: &Caller, handle: u64, offset: u64, data: &[u8]) -> io::Result<usize> {
+        let open = self.file(handle)?;
+        if let Some(back) = self.back() {
+            let _gate = open.node.writing.gate();
+            if back.write(caller, &open, offset, data)? {
+                return Ok(data.len());
+            }
+            self.changed(&open.node);
+            let result = self.write_backend(caller, &open, offset, data);
+            self.changed(&open.node);
+            return result;
+        }
+        self.change(&open.node, || self.write_backend(caller, &open, offset, data))
+    }
+
+    /// Gives a file a size. `handle`: an open file through which that is done.
+    pub(super) fn truncate(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        handle: Option<u64>,
+        size: u64,
+    ) -> io::Result<()> {
+        let open = handle.and_then(|h| self.file(h).ok());
+        let file = match &open {
+            Some(open) => Arc::clone(&open.file),
+            None => Arc::new(self.act(caller, || self.reopen_for_writing(node))?),
+        };
+        if let Some(back) = self.back() {
+            let _gate = node.writing.gate();
+            if back.cut(node, size)? {
+                return Ok(());
+            }
+        }
+        self.change(node, || self.act(caller, || file.set_len(size)))
+    }
+
+    /// The application closed a descriptor: errors that were kept back come out now.
+    ///
+    /// # Errors
+    /// As the backend gives them.
+    pub fn flush(&self, handle: u64) -> io::Result<()> {
+        let open = self.file(handle)?;
+        open.node.writing.report(&open.errors_seen)?;
+        open.close_once()
+    }
+
+    /// Makes a file durable: at the backend, or with `fsync=local` in the journal.
+    ///
+    /// # Errors
+    /// As the backend gives them.
+    pub fn fsync(&self, handle: u64, data_only: bool) -> io::Result<()> {
+        let open = self.file(handle)?;
+        let node = &open.node;
+        if let Some(back) = self.back() {
+            let done = back.fsync(node.state().key());
+            let reported = node.writing.report(&open.errors_seen);
+            if done? && reported.is_ok() {
+                return Ok(());
+            }
+            reported?;
+        }
+        if data_only { open.file.sync_data() } else { open.file.sync_all() }
+    }
+
+    /// Before a name is given or moved: what is dirty at or below the path, and is about to be seen there, gets to the
+    /// backend first. `replaced`: a name that goes in the course of it.
+    pub(super) fn before_naming(&self, from: Option<(&Node, &Path)>, to: (&Node, &Path)) -> io::Result<()> {
+        let Some(back) = self.back().filter(|b| !b.is_clean()) else { return Ok(()) };
+        let to = back.path_of(to.0)?.map(|dir| dir.join(to.1));
+        if let Some((dir, name)) = from
+            && let Some(dir) = back.path_of(dir)?
+        {
+            back.publish(&dir.join(name), to.as_deref())?;
+        }
+        to.map_or(Ok(()), |path| back.unlinking(&path))
+    }
+
+    /// Before a name goes.
+    pub(super) fn before_unlinking(&self, dir: &Node, name: &Path) -> io::Result<()> {
+        let Some(back) = self.back().filter(|b| !b.is_clean()) else { return Ok(()) };
+        let path: Option<PathBuf> = back.path_of(dir)?.map(|dir| dir.join(name));
+        path.map_or(Ok(()), |path| back.unlinking(&path))
+    }
+
+    /// A file is open.
+    pub(super) fn after_open(&self, node: &Arc<Node>) {
+        node.writing.opened();
+        if let Some(back) = self.back().filter(|b| !b.is_clean()) {
+            back.attach(node);
+        }
+    }
+
+    /// A file was closed.
+    pub(super) fn after_release(&self, open: &OpenFile) {
+        let last = open.node.writing.closed();
+        match &self.writes {
+            Writes::Back(back) if last && open.node.state().is_dirty() => {
+                back.abandon_if_unlinked(&open.node)
+            }
+            Writes::Through(refill) if last && open.node.writing.was_cached.swap(false, Ordering::AcqRel) => {
+                refill.later(self, open);
+            }
+            _ => {}
+        }
+    }
+}
