@@ -41,11 +41,18 @@ pub struct Plan {
     pub pieces: Vec<Piece>,
     /// Then, if these were all, the size and modification time (nanoseconds since the epoch) that the file has.
     pub end: Option<(u64, i64)>,
+    /// What an interrupted flush cannot have made the backend's file longer than.
+    longest: u64,
     upto: u64,
     cut_upto: u64,
 }
 
 impl Plan {
+    /// Whether the backend may go on from `now`: nobody else changed it, as far as can be told after an interrupted flush.
+    pub fn fits(&self, now: Base) -> bool {
+        now == self.base || self.interrupted && now.size <= self.longest
+    }
+
     /// The record to append when all of it is durable at the backend, which now is as `base`.
     pub fn done(&self, base: Base) -> Change {
         Change::Flushed { upto: self.upto, cut_upto: self.cut_upto, whole: self.end.is_some(), base }
@@ -161,6 +168,8 @@ impl DirtyFile {
             cut: self.meta.cut.map(|c| c.value),
             pieces: pieces.collect(),
             end: whole.then_some((self.meta.size, self.meta.mtime)),
+            // With a cut that is not flushed, it was longer once, and the flush may have got that far.
+            longest: self.meta.cut.map_or(self.meta.size.max(self.meta.base.size), |_| u64::MAX),
             upto: if whole { last.max(self.meta.touched.unwrap_or(0)) } else { last },
             cut_upto,
         }

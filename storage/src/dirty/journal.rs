@@ -9,7 +9,8 @@
 //!   the start is refused.
 //! * **Compaction.** A segment's head repeats what older ones say of files, so these are needed only for bytes. Bytes go with
 //!   the flush; those that cannot be flushed are copied to the end ([`super::ledger`]).
-//! * **Failed append.** Nothing is appended any more until all is flushed: nobody knows what the device holds.
+//! * **Failed append or sync.** Nothing is appended or synced any more until all is flushed, and the journal begins anew:
+//!   nobody knows what the device holds, and what goes on in memory alone would be missing between two records.
 //! * **Format.** A later one is refused by name, never read.
 
 use std::collections::BTreeMap;
@@ -129,7 +130,7 @@ impl<D: Disk> Journal<D> {
         let begin = self.oldest_segment().unwrap_or(0);
         let mut dirty = Dirty::default();
         let mut last: Option<(u64, u64)> = None;
-        let mut torn = None;
+        let (mut torn, mut unsure) = (None, Vec::new());
         for Found { header, segment, at, .. } in found.into_iter().filter(|f| !f.stray) {
             let expected = match last {
                 None => segment == begin,
@@ -144,10 +145,10 @@ impl<D: Disk> Journal<D> {
             self.firsts.entry(segment).or_insert(header.seq);
             dirty.apply(header.seq, header.time, header.file, &change, Some(&place));
             last = Some((header.seq, segment));
+            if header.seq > synced {
+                unsure.push((segment, at - SECTOR, Header::span(header.len as usize)));
+            }
         }
-        // A daemon that was killed may have synced nothing of what it left.
-        self.unsynced = self.segments.clone();
-        self.names_unsynced = true;
         // With nothing left to read, numbers go on behind those of segments that are not needed any more.
         let (seq, segment) = last.unwrap_or((first.unwrap_or(1).saturating_sub(1), begin));
         if seq < synced {
@@ -164,7 +165,20 @@ impl<D: Disk> Journal<D> {
             torn.sync()?;
         }
         self.cut_off(segment, last.is_some())?;
+        self.broken = unsure.into_iter().try_for_each(|(n, at, span)| self.write_again(n, at, span)).is_err();
+        // A daemon that was killed may have synced nothing of what it left.
+        self.unsynced = self.segments.clone();
+        self.names_unsynced = true;
         Ok(dirty)
+    }
+
+    /// Of a record that no later one calls synced, the sync may have failed: then the page cache has it, the device does not,
+    /// and the next sync would not tell.
+    fn write_again(&self, number: u64, at: u64, span: u64) -> io::Result<()> {
+        let mut record = vec![0; span as usize];
+        let segment = self.segment(number)?;
+        segment.read(at, &mut record)?;
+        segment.write(at, &record)
     }
 
     /// Removes what lies behind the last good record, the newest first.
@@ -365,9 +379,11 @@ impl<D: Disk> Journal<D> {
             .try_for_each(|n| self.remove(n))
     }
 
-    /// Forgets everything: nothing is dirty, and the next record begins a new segment.
+    /// Forgets everything: nothing is dirty, and the next record begins a new segment. What is left when that is interrupted
+    /// says that all is clean; of a journal that does not know, it is a state that was.
     pub(super) fn clear(&mut self) -> io::Result<()> {
-        while let Some(number) = self.oldest_segment() {
+        let newest = |journal: &Self| journal.segments.last_key_value().map(|(n, _)| *n);
+        while let Some(number) = if self.broken { newest(self) } else { self.oldest_segment() } {
             self.remove(number)?;
         }
         self.end = None;

@@ -123,6 +123,8 @@ impl<D: Disk> Ledger<D> {
             return;
         }
         if let Err(error) = self.put(&mut journal, file, time, change, &[]) {
+            // Records of what comes now would not fit those that the journal has.
+            journal.broken = true;
             tracing::warn!("the journal of dirty data: {error}; a crash would keep a conflict copy");
             let mut dirty = self.dirty.write().unwrap_or_else(PoisonError::into_inner);
             dirty.apply(u64::MAX, time, file, change, None);
@@ -144,9 +146,12 @@ impl<D: Disk> Ledger<D> {
         if journal.is_full_for(bytes.len().max(json_size(change)) + spare) {
             journal.roll()?;
             let head = self.dirty().snapshot();
-            for (file, time, state) in head {
-                journal.append(file, time, &state, &[])?;
-            }
+            let written = head
+                .iter()
+                .try_for_each(|(file, time, state)| journal.append(*file, *time, state, &[]).map(drop));
+            // Behind half a head, the older segments could not go.
+            journal.broken |= written.is_err();
+            written?;
         }
         let (seq, place) = journal.append(file, time, change, bytes)?;
         let mut dirty = self.dirty.write().unwrap_or_else(PoisonError::into_inner);
@@ -157,14 +162,25 @@ impl<D: Disk> Ledger<D> {
     /// Makes all that was recorded so far durable.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When the device fails, or has failed since something is dirty: the kernel tells of a lost write once, and the next
+    /// fsync succeeds without it.
     pub fn sync(&self) -> io::Result<()> {
         let (point, disk) = {
             let mut journal = self.journal();
+            if journal.broken {
+                return Err(failed_before());
+            }
             (journal.sync_point(), Arc::clone(&journal.disk))
         };
-        point.run(&*disk)?;
-        self.journal().synced(&point);
+        let done = point.run(&*disk);
+        let mut journal = self.journal();
+        journal.broken |= done.is_err();
+        done?;
+        if journal.broken {
+            // Another sync failed meanwhile, and this one was not told of what that lost.
+            return Err(failed_before());
+        }
+        journal.synced(&point);
         Ok(())
     }
 
@@ -175,17 +191,24 @@ impl<D: Disk> Ledger<D> {
     pub fn trim(&self) -> io::Result<()> {
         self.compact()?;
         // What nothing needs now, nothing will need later: it may go once the state of now is durable.
-        let (unneeded, clean) = {
+        let (unneeded, clean, broken) = {
             let (journal, dirty) = (self.journal(), self.dirty());
-            (journal.unneeded(&dirty), dirty.is_empty() && journal.space() > 0)
+            let clean = dirty.is_empty() && (journal.space() > 0 || journal.broken);
+            (journal.unneeded(&dirty), clean, journal.broken)
         };
-        if unneeded.is_empty() && !clean {
+        if !clean && (unneeded.is_empty() || broken) {
             return Ok(());
         }
-        self.sync()?;
+        if !broken {
+            self.sync()?;
+        }
         let mut journal = self.journal();
-        let clean = self.dirty().is_empty() && journal.is_synced();
-        if clean { journal.clear() } else { journal.remove_all(&unneeded) }
+        let clean = self.dirty().is_empty() && (journal.is_synced() || journal.broken);
+        match (clean, broken) {
+            (true, _) => journal.clear(),
+            (false, false) => journal.remove_all(&unneeded),
+            (false, true) => Ok(()),
+        }
     }
 
     /// Copies the bytes that the oldest segment still holds to the end, when the journal is nearly full and they are few.
@@ -235,6 +258,12 @@ impl<D: Disk> Ledger<D> {
     pub fn is_filling(&self) -> bool {
         self.space() * 2 > self.bound
     }
+}
+
+fn failed_before() -> io::Error {
+    io::Error::other(
+        "the device of the dirty journal has failed before; it is used again once nothing is dirty",
+    )
 }
 
 fn json_size(change: &Change) -> usize {

@@ -1,7 +1,7 @@
 //! Flushing: rounds of one file each, in the background or for an fsync; and the flush at the end.
 //!
 //! ```text
-//!   round:  backend as `base`? --no--> conflict: both copies are kept
+//!   round:  backend as `base`, or as a flush of ours may have left it? --no--> conflict: both copies are kept
 //!             | yes
 //!   Flushing -> sync journal -> cut, write, size -> fsync backend -> time -> Flushed -> sync journal -> trim
 //! ```
@@ -172,7 +172,7 @@ impl WriteBack {
             // Somebody else removed it; what we removed ourselves may still be read by those who have it open.
             return Ok(!unlinking);
         }
-        Ok(!plan.interrupted && base_of(&live.sink)?.0 != plan.base)
+        Ok(!plan.fits(base_of(&live.sink)?.0))
     }
 
     /// Does at a file what a plan says, durably. Returns the bytes written.
