@@ -137,7 +137,8 @@ impl Rig {
         }
     }
 
-    /// Waits until no agent has the state directory: behind a tracer that was killed it dies a moment later.
+    /// Waits until no agent has the state directory: behind a tracer that was killed it dies a moment later, and a child that it
+    /// was about to start has the lock until its exec.
     fn unlocked(&self) {
         use nix::fcntl::{Flock, FlockArg};
         let deadline = Instant::now() + LONG;
@@ -170,7 +171,9 @@ impl Rig {
 
     /// Waits until the agent has ended by itself.
     pub(crate) fn ended(&mut self) -> std::process::ExitStatus {
-        self.agent.take().unwrap().wait().unwrap()
+        let status = self.agent.take().unwrap().wait().unwrap();
+        self.unlocked();
+        status
     }
 
     pub(crate) fn log(&self) -> String {
