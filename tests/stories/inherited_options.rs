@@ -23,7 +23,8 @@ fn an_inherited_count_does_not_override_what_a_step_asks_for() {
 #[test]
 fn concurrent_steps_are_not_serialised_by_an_inherited_count() {
     story(Site::ONE_NODE, |cluster| {
-        let step = "srun --exact -n1 --gres=mig:2 hold both";
+        // srun writes a long line in parts: what two of them write to one file is put together line by line.
+        let step = "srun --exact -n1 --gres=mig:2 hold both | sed -u p -n";
         let job = cluster.user().sbatch("-n2 --mig-share=4", &format!("{step} & {step} & wait"))?;
         job.until_printed(2, "holding both")?;
         cluster.release("both")?;
