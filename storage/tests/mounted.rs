@@ -7,6 +7,8 @@ mod rig;
 
 #[path = "mounted/arguments.rs"]
 mod arguments;
+#[path = "mounted/coherence.rs"]
+mod coherence;
 #[path = "mounted/crowds.rs"]
 mod crowds;
 #[path = "mounted/faults.rs"]

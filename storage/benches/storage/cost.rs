@@ -143,8 +143,13 @@ fn grow(work: &Work, extents: u64) -> Result<Grown> {
 pub(crate) fn growth_child(file: &str, extents: u64) -> Result<()> {
     let slots = u32::try_from(extents).context("too many extents")?;
     let open = || fs::File::options().read(true).write(true).create(true).truncate(false).open(file);
-    let version =
-        |inode: u64| Version { size: PER_FILE * EXTENT, mtime: 1, ctime: 1, btime: inode.cast_signed() };
+    let version = |inode: u64| Version {
+        size: PER_FILE * EXTENT,
+        mtime: 1,
+        ctime: 1,
+        btime: inode.cast_signed(),
+        ..Version::default()
+    };
     let key = |inode: u64| FileKey { backend: 1, inode };
     {
         let cache = Cache::load(IndexOnly(open()?), slots);

@@ -12,7 +12,7 @@ pub struct FileKey {
 }
 
 /// What must be equal for two looks at a file to see the same bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version {
     /// Size in bytes.
     pub size: u64,
@@ -23,6 +23,10 @@ pub struct Version {
     /// Birth time in nanoseconds since the epoch, 0 where the backend has none: tells apart two files that had the same
     /// inode number one after the other.
     pub btime: i64,
+    /// What the generation of its inode makes of it, 0 where the backend has none: the same, also where clocks were set back.
+    pub generation: u64,
+    /// Lustre's version of its data, 0 elsewhere.
+    pub data_version: u64,
 }
 
 /// 256 KiB of a file.
@@ -65,7 +69,9 @@ impl Record {
             self.valid,
         ];
         let sums = self.checksums.iter().flat_map(|s| s.to_le_bytes());
+        let late = [v.generation, v.data_version];
         let bytes = words.iter().flat_map(|w| w.to_le_bytes()).chain(sums);
+        let bytes = bytes.chain(late.iter().flat_map(|w| w.to_le_bytes()));
         let (body, check) = sector.split_at_mut(Self::BYTES - 4);
         body.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
         check.copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
@@ -87,6 +93,9 @@ impl Record {
                 mtime: word(5)?.cast_signed(),
                 ctime: word(6)?.cast_signed(),
                 btime: word(7)?.cast_signed(),
+                // Zeros in records that were written before these were asked for.
+                generation: word(41)?,
+                data_version: word(42)?,
             },
             valid: word(8)?,
             checksums: std::array::from_fn(sum),
@@ -113,7 +122,7 @@ mod tests {
     fn record() -> Record {
         Record {
             extent: Extent { file: FileKey { backend: 3, inode: 4 }, number: 5 },
-            version: Version { size: 6, mtime: -7, ctime: 8, btime: 9 },
+            version: Version { size: 6, mtime: -7, ctime: 8, btime: 9, generation: 10, data_version: 11 },
             valid: 0b101,
             checksums: std::array::from_fn(|i| i as u32 * 77),
         }

@@ -78,7 +78,7 @@ fn key(inode: u64) -> FileKey {
 }
 
 fn version(n: i64) -> Version {
-    Version { size: 4 * EXTENT, mtime: n, ctime: n, btime: 1 }
+    Version { size: 4 * EXTENT, mtime: n, ctime: n, btime: 1, ..Version::default() }
 }
 
 /// The bytes that block `block` of file `inode` has in version `v`: the oracle.

@@ -7,7 +7,8 @@ use super::record::{Extent, FileKey, Version};
 use super::*;
 
 const SLOTS: u32 = 1000;
-const VERSION: Version = Version { size: u64::MAX >> 1, mtime: 1, ctime: 1, btime: 1 };
+const VERSION: Version =
+    Version { size: u64::MAX >> 1, mtime: 1, ctime: 1, btime: 1, generation: 1, data_version: 0 };
 
 /// xorshift64.
 struct Random(u64);

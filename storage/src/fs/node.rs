@@ -13,7 +13,7 @@ use rustix::fs::{Stat, fstat};
 
 use super::version::FileState;
 use super::writes::Writing;
-use super::{Attr, ROOT};
+use super::{Attr, Marks, ROOT};
 use crate::cache::FileKey;
 
 /// A backend object.
@@ -78,6 +78,7 @@ pub(super) struct NodeTable {
     maps: Mutex<Maps>,
     root: (u64, u64),
     backend: u64,
+    marks: Marks,
 }
 
 /// Ids of objects whose inode number cannot serve as one: other devices below the backend, and numbers 0 and 1.
@@ -86,7 +87,8 @@ const ODD: u64 = 1 << 63;
 impl NodeTable {
     pub(super) fn new(root: OwnedFd, backend: u64) -> io::Result<Self> {
         let stat = fstat(&root)?;
-        let table = Self { maps: Mutex::default(), root: (stat.st_dev, stat.st_ino), backend };
+        let marks = Marks::of(&root)?;
+        let table = Self { maps: Mutex::default(), root: (stat.st_dev, stat.st_ino), backend, marks };
         table.adopt(root, &stat);
         Ok(table)
     }
@@ -121,7 +123,7 @@ impl NodeTable {
             id,
             fd,
             key,
-            state: Arc::new(FileState::new(file)),
+            state: Arc::new(FileState::new(file, self.marks)),
             last: Mutex::new(*stat),
             listed: AtomicBool::new(false),
             writing: Writing::default(),

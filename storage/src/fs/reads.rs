@@ -236,7 +236,7 @@ impl ReadPath {
     /// Looks at the backend's version of a file; may block. Extents of other versions go.
     pub(super) fn look(&self, node: &Node, file: &File, opening: bool) -> io::Result<Seen> {
         let changes = node.state().changes();
-        let version = Version::of(file)?;
+        let version = node.state().ask(file)?;
         let seen = node.state().seen(&version, changes, opening);
         if seen.changed {
             self.cache.retain_version(node.state().key(), &version);
@@ -342,7 +342,7 @@ impl ReadPath {
         self.step_aside();
         let state = open.node.state();
         // Asked after the bytes were read: had they been of a newer version, it would show now.
-        if !Version::of(&*open.file).is_ok_and(|v| v == fill.version) {
+        if !state.ask(&open.file).is_ok_and(|v| v == fill.version) {
             return;
         }
         let end = fill.whole_blocks();
@@ -373,7 +373,7 @@ impl ReadPath {
                 return;
             }
             buffer[inside..].fill(0);
-            let same = || Version::of(file).is_ok_and(|v| v == *version) && state.still(changes, version);
+            let same = || state.ask(file).is_ok_and(|v| v == *version) && state.still(changes, version);
             if !self.cache.insert(state.key(), version, gap, &buffer, same) {
                 return;
             }

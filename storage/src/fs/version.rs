@@ -7,6 +7,7 @@
 //! Once a newer version was seen the older one is never believed again, because every look at the backend replaces
 //! what was known, and extents of any other version are dropped with it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
+use super::Marks;
 use crate::cache::{FileKey, Version};
 
 /// Content changed more recently than this is not admitted: a second change may not move the times.
@@ -26,6 +28,7 @@ const VALID: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct FileState {
     key: FileKey,
+    marks: Marks,
     known: Mutex<Known>,
     /// Counts local changes.
     changes: AtomicU64,
@@ -62,8 +65,19 @@ pub(super) struct Seen {
 }
 
 impl FileState {
-    pub(super) fn new(key: FileKey) -> Self {
-        Self { key, known: Mutex::default(), changes: AtomicU64::new(0), dirty: AtomicBool::new(false) }
+    pub(super) fn new(key: FileKey, marks: Marks) -> Self {
+        Self {
+            key,
+            marks,
+            known: Mutex::default(),
+            changes: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the backend for the version that this file has now.
+    pub(super) fn ask(&self, file: &File) -> io::Result<Version> {
+        self.marks.version(file)
     }
 
     /// The file in the cache.
@@ -149,10 +163,10 @@ impl FileState {
 }
 
 impl Version {
-    /// Asks the backend.
+    /// What attributes tell; the rest is told by [`Marks`].
     ///
     /// # Errors
-    /// When it cannot say.
+    /// When the backend cannot say.
     pub fn of(fd: impl AsFd) -> io::Result<Self> {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, mask)?;
@@ -163,6 +177,7 @@ impl Version {
             mtime: nanos(stat.stx_mtime),
             ctime: nanos(stat.stx_ctime),
             btime: if born { nanos(stat.stx_btime) } else { 0 },
+            ..Self::default()
         })
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, ReplyXattr, TimeOrNow};
+use fuser::{Errno, FileAttr, FileHandle, FileType, INodeNo, LockOwner, ReplyXattr, TimeOrNow};
 use rustix::fs::FileType as Kind;
 
-use crate::fs::{Attr, LockType, SetTime};
+use crate::fs::{Attr, LockAsk, LockType, SetTime};
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     let stat = &attr.stat;
@@ -71,12 +71,14 @@ pub(super) fn xattr_answer(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) + Send
     }
 }
 
-pub(super) fn lock_type(number: i32) -> LockType {
-    match number {
+/// What a lock request asks for: `who` as (open file, owner), `range` as (first byte, last byte).
+pub(super) fn lock_ask(who: (FileHandle, LockOwner), range: (u64, u64), number: i32) -> LockAsk {
+    let kind = match number {
         libc::F_RDLCK => LockType::Read,
         libc::F_WRLCK => LockType::Write,
         _ => LockType::Unlock,
-    }
+    };
+    LockAsk { handle: who.0.0, owner: who.1.0, kind, start: range.0, end: range.1 }
 }
 
 pub(super) fn lock_number(kind: LockType) -> i32 {

@@ -13,11 +13,11 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{file_attr, kind, lock_number, lock_type, set_time, xattr_answer};
+use super::convert::{file_attr, kind, lock_ask, lock_number, set_time, xattr_answer};
 use super::front::{Answer, Front, caller, number};
 use super::locking::LockRequest;
 use crate::config::LockMode;
-use crate::fs::{Attr, Fs, LockAsk, Opened, SetAttr};
+use crate::fs::{Attr, Fs, Opened, SetAttr};
 
 /// Largest request.
 const LARGEST: u32 = 1 << 20;
@@ -273,8 +273,7 @@ impl Filesystem for Front {
         _pid: u32,
         reply: ReplyLock,
     ) {
-        let (who, kind) = (caller(req), lock_type(typ));
-        let ask = LockAsk { handle: fh.0, owner: owner.0, kind, start, end };
+        let (who, ask) = (caller(req), lock_ask((fh, owner), (start, end), typ));
         let work = move |fs: &Fs| fs.test_fcntl(&who, &ask);
         self.run(req, reply, work, move |reply, found| match found {
             None => reply.locked(start, end, libc::F_UNLCK, 0),
@@ -301,7 +300,7 @@ impl Filesystem for Front {
             ticket: self.waiting.enter_patient(req.pid(), reply, ReplyEmpty::fail),
             who: caller(req),
             mode: self.options.locks,
-            ask: LockAsk { handle: fh.0, owner: owner.0, kind: lock_type(typ), start, end },
+            ask: lock_ask((fh, owner), (start, end), typ),
             wait: sleep,
         };
         let parked = Arc::clone(&self.parked);

@@ -5,7 +5,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use migshare_storage::cache::{BLOCK, Cache, FileKey, FileStore, Version};
+use migshare_storage::cache::{BLOCK, Cache, FileKey, FileStore};
+use migshare_storage::fs::Marks;
 
 use super::boot::run;
 
@@ -46,8 +47,8 @@ pub(crate) struct Found {
 pub(crate) fn find(cache: &Cache<FileStore>, backend: u64, file: &Path) -> Found {
     let truth = fs::read(file).unwrap();
     let open = File::open(file).unwrap();
-    let (key, version) =
-        (FileKey { backend, inode: open.metadata().unwrap().ino() }, Version::of(&open).unwrap());
+    let key = FileKey { backend, inode: open.metadata().unwrap().ino() };
+    let version = Marks::of(&open).unwrap().version(&open).unwrap();
     let mut found = Found { blocks: (truth.len() as u64).div_ceil(BLOCK), ..Found::default() };
     for block in 0..found.blocks {
         let Some(parts) = cache.lookup(key, &version, block * BLOCK, BLOCK) else { continue };
