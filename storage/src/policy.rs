@@ -226,6 +226,9 @@ pub enum BackendState {
 pub struct Splitter {
     out: Outstanding,
     policy: Policy,
+    /// The latest time told. Callers on several threads look at the clock before they take their turn here, so the times
+    /// that they tell are not in order; in here time never goes back.
+    now: Nanos,
     oldest_backend: Option<Nanos>,
     /// By our own timing.
     backend_live: bool,
@@ -241,6 +244,7 @@ impl Splitter {
         Self {
             out: Outstanding::default(),
             policy,
+            now: 0,
             oldest_backend: None,
             backend_live: true,
             reported: BackendState::Live,
@@ -249,6 +253,7 @@ impl Splitter {
 
     /// Decides one clean hit. The caller then reports each part with [`Self::issued`].
     pub fn route(&mut self, now: Nanos, ask: Ask) -> Route {
+        let now = self.forward(now);
         let live = self.backend_live();
         let route = match &mut self.policy {
             Policy::CacheOnly => Route::One(Side::Cache),
@@ -264,6 +269,7 @@ impl Splitter {
 
     /// A read was handed to `side`.
     pub fn issued(&mut self, now: Nanos, side: Side, ask: Ask) {
+        let now = self.forward(now);
         let Ask { stream, len } = ask;
         let slot = self.out.side(side);
         slot.reads += 1;
@@ -278,6 +284,7 @@ impl Splitter {
 
     /// A read ended, well or badly.
     pub fn completed(&mut self, now: Nanos, done: Completion) {
+        let now = self.forward(now);
         let slot = self.out.side(done.side);
         slot.reads = slot.reads.saturating_sub(1);
         slot.bytes = slot.bytes.saturating_sub(u64::from(done.len));
@@ -295,7 +302,8 @@ impl Splitter {
 
     /// Lets time pass: notices a backend that went silent. Returns whether the backend counts as live.
     pub fn tick(&mut self, now: Nanos) -> bool {
-        if self.oldest_backend.is_some_and(|since| now.saturating_sub(since) > BACKEND_SILENCE) {
+        let now = self.forward(now);
+        if self.oldest_backend.is_some_and(|since| now - since > BACKEND_SILENCE) {
             self.backend_live = false;
         }
         self.backend_live()
@@ -304,6 +312,7 @@ impl Splitter {
     /// A signal from outside changed. A backend that comes back is believed at once: reads that still hang there show it
     /// again within 250 ms.
     pub fn backend_reported(&mut self, now: Nanos, state: BackendState) {
+        let now = self.forward(now);
         if self.reported == BackendState::Gone && state != BackendState::Gone {
             self.backend_live = true;
             self.oldest_backend = (self.out.backend.reads > 0).then_some(now);
@@ -316,6 +325,11 @@ impl Splitter {
     pub fn replace(&mut self, policy: Policy) {
         self.policy = policy;
         self.tell_policy();
+    }
+
+    fn forward(&mut self, now: Nanos) -> Nanos {
+        self.now = self.now.max(now);
+        self.now
     }
 
     fn tell_policy(&mut self) {

@@ -122,3 +122,24 @@ fn netcas_takes_the_formula_share_once_it_is_active() {
     }
     assert_eq!(cache, 4_000);
 }
+
+/// Threads look at the clock before they take their turn: the times told are not in order.
+#[test]
+fn times_out_of_order_are_taken_as_now_by_every_policy() {
+    for policy in every_policy() {
+        let (mut splitter, mut random) = (Splitter::new(policy), 1u64);
+        for i in 1..20_000u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let late = (random >> 33) % (20 * MILLIS);
+            let now = (i * MILLIS / 4).saturating_sub(late);
+            let side = match splitter.route(now, ASK) {
+                Route::One(side) => side,
+                Route::Probe | Route::Stripe { .. } => Side::Cache,
+            };
+            splitter.issued(now, side, ASK);
+            splitter.completed(now.saturating_sub(late), done(side, MILLIS, true));
+            splitter.tick(now);
+        }
+        assert_eq!(splitter.outstanding(), Outstanding::default());
+    }
+}
