@@ -13,6 +13,7 @@
 //! ```
 
 mod interleave;
+mod liveness;
 mod netcas;
 mod orthus;
 mod profile;
@@ -24,6 +25,7 @@ pub use orthus::Orthus;
 pub use profile::{Profile, ProfileError};
 pub use window::{Window, WindowConfig};
 
+use liveness::Liveness;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds on a clock that only goes forward; the origin does not matter.
@@ -170,6 +172,18 @@ pub struct InFlight {
     pub bytes: u64,
 }
 
+impl InFlight {
+    fn add(&mut self, len: u32) {
+        self.reads += 1;
+        self.bytes += u64::from(len);
+    }
+
+    fn remove(&mut self, len: u32) {
+        self.reads = self.reads.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(u64::from(len));
+    }
+}
+
 /// In-flight accounting of both sides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outstanding {
@@ -221,104 +235,106 @@ pub enum BackendState {
     Gone,
 }
 
-/// The splitter of one backend: in-flight accounting plus a policy.
+/// The splitter of one backend: in-flight accounting, whether the backend is live, and a policy.
 #[derive(Debug)]
 pub struct Splitter {
     out: Outstanding,
     policy: Policy,
+    liveness: Liveness,
     /// The latest time told. Callers on several threads look at the clock before they take their turn here, so the times
     /// that they tell are not in order; in here time never goes back.
     now: Nanos,
-    oldest_backend: Option<Nanos>,
-    /// By our own timing.
-    backend_live: bool,
-    reported: BackendState,
 }
-
-/// A backend that answers nothing for this long while reads wait is not live.
-const BACKEND_SILENCE: Nanos = 250 * MILLIS;
 
 impl Splitter {
     /// A splitter with nothing in flight.
     pub fn new(policy: Policy) -> Self {
-        Self {
-            out: Outstanding::default(),
-            policy,
-            now: 0,
-            oldest_backend: None,
-            backend_live: true,
-            reported: BackendState::Live,
-        }
+        Self { out: Outstanding::default(), policy, liveness: Liveness::default(), now: 0 }
     }
 
     /// Decides one clean hit. The caller then reports each part with [`Self::issued`].
     pub fn route(&mut self, now: Nanos, ask: Ask) -> Route {
         let now = self.forward(now);
-        let live = self.backend_live();
+        if !self.liveness.is_live() {
+            return self.route_around(now, ask);
+        }
+        let (room, load) = (self.liveness.has_room(), self.load());
         let route = match &mut self.policy {
             Policy::CacheOnly => Route::One(Side::Cache),
             Policy::BackendOnly => Route::One(Side::Backend),
             Policy::Static(interleave) => Route::One(interleave.next_side()),
             Policy::Netcas(netcas) => Route::One(netcas.route(now)),
             Policy::Orthus(orthus) => Route::One(orthus.route(now)),
-            Policy::Window(window) => return window.route(now, ask, &self.out, live),
+            Policy::Window(window) => return window.route(now, ask, &load, room),
         };
-        // A dead backend is left by every policy: the others would park all readers there.
-        if live { route } else { Route::One(Side::Cache) }
+        if room { route } else { Route::One(Side::Cache) }
+    }
+
+    /// A backend that is down is left by every policy: the others would park all readers there. Duplicates ask it whether it
+    /// is back, except for a policy that never reads there.
+    fn route_around(&mut self, now: Nanos, ask: Ask) -> Route {
+        let load = self.load();
+        if let Policy::Window(window) = &mut self.policy {
+            window.backend_is_down(now, ask, &load);
+        }
+        let ask_it = !matches!(self.policy, Policy::CacheOnly) && self.liveness.wants_question(now);
+        if ask_it { Route::Probe } else { Route::One(Side::Cache) }
     }
 
     /// A read was handed to `side`.
     pub fn issued(&mut self, now: Nanos, side: Side, ask: Ask) {
         let now = self.forward(now);
         let Ask { stream, len } = ask;
-        let slot = self.out.side(side);
-        slot.reads += 1;
-        slot.bytes += u64::from(len);
-        if side == Side::Backend && self.oldest_backend.is_none() {
-            self.oldest_backend = Some(now);
-        }
-        if let (Side::Backend, Policy::Window(window)) = (side, &mut self.policy) {
-            window.issued_to_backend(stream, len);
+        self.out.side(side).add(len);
+        if side == Side::Backend {
+            self.liveness.issued(now, len);
+            if let Policy::Window(window) = &mut self.policy {
+                window.issued_to_backend(stream, len);
+            }
         }
     }
 
     /// A read ended, well or badly.
     pub fn completed(&mut self, now: Nanos, done: Completion) {
         let now = self.forward(now);
-        let slot = self.out.side(done.side);
-        slot.reads = slot.reads.saturating_sub(1);
-        slot.bytes = slot.bytes.saturating_sub(u64::from(done.len));
-        if done.side == Side::Backend {
-            self.backend_live = done.ok;
-            self.oldest_backend = (self.out.backend.reads > 0).then_some(now);
-        }
+        let Completion { side, len, latency, ok, .. } = done;
+        self.out.side(side).remove(len);
+        let straggler = side == Side::Backend && self.liveness.completed(now, len, latency, ok);
+        self.notice_a_fall();
         match &mut self.policy {
             Policy::CacheOnly | Policy::BackendOnly | Policy::Static(_) => {}
             Policy::Netcas(netcas) => netcas.completed(now, &done),
             Policy::Orthus(orthus) => orthus.completed(&done),
-            Policy::Window(window) => window.completed(now, &done),
+            Policy::Window(_) if straggler => {}
+            Policy::Window(window) => window.completed(now, &done, self.liveness.is_live()),
         }
     }
 
     /// Lets time pass: notices a backend that went silent. Returns whether the backend counts as live.
     pub fn tick(&mut self, now: Nanos) -> bool {
         let now = self.forward(now);
-        if self.oldest_backend.is_some_and(|since| now - since > BACKEND_SILENCE) {
-            self.backend_live = false;
-        }
+        self.liveness.tick(now);
+        self.notice_a_fall();
         self.backend_live()
     }
 
-    /// A signal from outside changed. A backend that comes back is believed at once: reads that still hang there show it
-    /// again within 250 ms.
+    /// A signal from outside changed. A backend that comes back is believed as far as one read goes.
     pub fn backend_reported(&mut self, now: Nanos, state: BackendState) {
         let now = self.forward(now);
-        if self.reported == BackendState::Gone && state != BackendState::Gone {
-            self.backend_live = true;
-            self.oldest_backend = (self.out.backend.reads > 0).then_some(now);
-        }
-        self.reported = state;
+        self.liveness.reported(now, state);
+        self.notice_a_fall();
         self.tell_policy();
+    }
+
+    fn notice_a_fall(&mut self) {
+        if let (true, Policy::Window(window)) = (self.liveness.fell(), &mut self.policy) {
+            window.backend_fell();
+        }
+    }
+
+    /// What is in flight and counts: reads that a lost backend never answered are no load on it.
+    fn load(&self) -> Outstanding {
+        Outstanding { cache: self.out.cache, backend: self.liveness.fresh() }
     }
 
     /// Another policy from now on; what is in flight stays counted.
@@ -334,7 +350,7 @@ impl Splitter {
 
     fn tell_policy(&mut self) {
         if let Policy::Window(window) = &mut self.policy {
-            window.backend_degraded(self.reported == BackendState::Degraded);
+            window.backend_degraded(self.liveness.state() == BackendState::Degraded);
         }
     }
 
@@ -345,12 +361,12 @@ impl Splitter {
 
     /// Whether hits may be read at the backend: it answered its last read in time, and no signal says that it is gone.
     pub fn backend_live(&self) -> bool {
-        self.backend_live && self.reported != BackendState::Gone
+        self.liveness.is_live()
     }
 
     /// Whether our own timing finds nothing against the backend.
     pub fn backend_answers(&self) -> bool {
-        self.backend_live
+        self.liveness.answers()
     }
 
     /// The policy's state, for `explain` and metrics.

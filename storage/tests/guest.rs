@@ -87,7 +87,9 @@ fn the_lost_path_was_left_and_taken_again(said: &Said) {
     assert!(said.bytes("split-while-live") >= MIB);
     assert_eq!(said.bytes("split-while-lost"), 0);
     assert!(said.get("lost").starts_with("nvme nvme"), "{}", said.get("lost"));
+    assert!(said.bytes("hits-while-lost") >= MIB, "the cache was not asked while the path was lost");
     assert!(said.get("back").contains("live"), "{}", said.get("back"));
+    assert!(said.bytes("split-when-back") > 0, "no hit was read at the backend again");
 }
 
 fn power_cuts(dir: &Path, local: &Path, log: &Path, remote: &Path, device: &str) {

@@ -24,8 +24,18 @@ pub(crate) struct Epoch {
     pub(crate) unit: u64,
     /// Mean bytes in flight at the cache when a read was sent to the backend.
     pub(crate) cache_when_spilled: u64,
-    /// Mean latency of the backend, in nanoseconds.
+    /// Mean latency of the cache, in nanoseconds.
+    pub(crate) cache_latency: u64,
+    /// Mean latency of the backend, in nanoseconds; 0 when it was never asked.
     pub(crate) backend_latency: u64,
+}
+
+impl Epoch {
+    /// Whether one read at a time was under way and duplicates showed the backend to be slower: then all of it at the
+    /// backend would be a loss, and nothing in between is possible.
+    fn is_hopeless(&self) -> bool {
+        self.in_flight < 2 * self.unit && self.backend_latency > self.cache_latency
+    }
 }
 
 /// A level that was measured.
@@ -136,6 +146,7 @@ impl Search {
                 self.best = Measured { keep: 0, ..here };
                 self.peak = here.rate;
                 match self.recalled {
+                    _ if epoch.is_hopeless() => self.start_hold(FIRST_HOLD),
                     Some(good) => self.to(Stage::Recall, good.level),
                     None => self.to(Stage::Grow, epoch.unit),
                 }
@@ -196,6 +207,10 @@ impl Search {
     }
 
     fn start_refine(&mut self, epoch: &Epoch) {
+        // Growing began with one read: there is nothing between that and none.
+        if self.best.level == 0 {
+            return self.start_hold(FIRST_HOLD);
+        }
         let step = (self.best.level / 4 / epoch.unit).max(1) * epoch.unit;
         self.to(Stage::Refine { step, up: true }, self.best.level + step);
     }
@@ -250,6 +265,8 @@ impl Search {
         }
         if left > 0 {
             self.stage = Stage::Hold { left: left - 1 };
+        } else if self.best.level == 0 && epoch.is_hopeless() {
+            self.start_hold(self.hold_epochs);
         } else {
             let up = self.fruitless.is_multiple_of(2);
             let step = (self.best.level / 8 / epoch.unit).max(1) * epoch.unit;
@@ -283,6 +300,7 @@ mod tests {
                 in_flight: n,
                 unit: 1,
                 cache_when_spilled: n - level,
+                cache_latency: 1,
                 backend_latency: 1,
             });
         }
@@ -312,7 +330,14 @@ mod tests {
     #[test]
     fn a_moved_rate_restarts_from_plain_caching() {
         let mut search = Search::default();
-        let epoch = |rate| Epoch { rate, in_flight: 16, unit: 1, cache_when_spilled: 4, backend_latency: 1 };
+        let epoch = |rate| Epoch {
+            rate,
+            in_flight: 16,
+            unit: 1,
+            cache_when_spilled: 4,
+            cache_latency: 1,
+            backend_latency: 1,
+        };
         for _ in 0..60 {
             let level = search.level().min(16) as f64;
             search.epoch(epoch(100.0 + level));

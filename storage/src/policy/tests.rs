@@ -42,6 +42,47 @@ fn a_failed_backend_read_leaves_the_backend_at_once() {
 }
 
 #[test]
+fn every_policy_reads_at_a_backend_again_whose_last_read_had_failed() {
+    const READ: Nanos = 400_000;
+    for policy in every_policy().into_iter().skip(1) {
+        let mut splitter = Splitter::new(policy);
+        splitter.issued(0, Side::Backend, ASK);
+        splitter.completed(1, done(Side::Backend, 1, false));
+        let mut at_backend = 0;
+        for i in 1..10_000u64 {
+            let now = i * MILLIS / 2;
+            match splitter.route(now, ASK) {
+                Route::Probe => {
+                    splitter.issued(now, Side::Backend, ASK);
+                    // The path is back after two seconds.
+                    splitter.completed(now + 1, done(Side::Backend, 1, i > 4000));
+                }
+                Route::One(Side::Backend) => {
+                    assert!(i > 4000, "{:?}", splitter.policy());
+                    at_backend += 1;
+                    splitter.issued(now, Side::Backend, ASK);
+                    splitter.completed(now + READ / 4, done(Side::Backend, READ / 4, true));
+                }
+                Route::One(Side::Cache) => {
+                    splitter.issued(now, Side::Cache, ASK);
+                    splitter.completed(now + READ, done(Side::Cache, READ, true));
+                }
+                Route::Stripe { .. } => panic!("64 KiB are not striped"),
+            }
+        }
+        assert!(splitter.backend_live());
+        assert!(at_backend > 10, "{at_backend} by {:?}", splitter.policy());
+    }
+}
+
+#[test]
+fn plain_caching_never_asks_a_lost_backend() {
+    let mut splitter = Splitter::new(Policy::CacheOnly);
+    splitter.backend_reported(0, BackendState::Gone);
+    assert!((1..100).all(|i| splitter.route(i * SECOND, ASK) == Route::One(Side::Cache)));
+}
+
+#[test]
 fn in_flight_accounting_returns_to_zero_whatever_the_order() {
     let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
     for i in 0..1000u64 {
@@ -71,7 +112,8 @@ fn a_backend_that_a_signal_calls_gone_is_left_by_every_policy_until_the_signal_c
         assert!(!splitter.tick(SECOND));
         splitter.backend_reported(2 * SECOND, BackendState::Live);
         assert!(splitter.tick(2 * SECOND));
-        // The read still hangs after 250 ms more: the signal was too hopeful.
+        // A new read hangs: the signal was too hopeful. The old one would say nothing.
+        splitter.issued(2 * SECOND, Side::Backend, ASK);
         assert!(!splitter.tick(2 * SECOND + 251 * MILLIS));
     }
 }

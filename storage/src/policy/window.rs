@@ -40,11 +40,9 @@ const POLITE_FACTOR: u64 = 17;
 /// A backend read may take this much longer than a cache read, and never less than `BEARABLE_FLOOR`.
 const BEARABLE_FACTOR: u64 = 64;
 const BEARABLE_FLOOR: Nanos = 50 * MILLIS;
-/// Time between duplicates while the backend gets no hits: within a minute after it was useful, later, and
-/// while it is down.
+/// Time between duplicates while the backend gets no hits: within a minute after it was useful, and later.
 const PROBE_HOPEFUL: Nanos = 200 * MILLIS;
 const PROBE_IDLE: Nanos = 5 * SECOND;
-const PROBE_DOWN: Nanos = 100 * MILLIS;
 const HOPE: Nanos = 60 * SECOND;
 
 #[derive(Debug, Default)]
@@ -73,8 +71,10 @@ pub enum Reason {
     StreamShare,
     /// The cache would starve.
     CacheNotBusy,
-    /// The backend is silent or failed its last read.
+    /// The backend is silent, failed its last read, or a signal calls it gone.
     BackendDown,
+    /// The backend was down a moment ago and gets a few reads at first.
+    BackendReturning,
     /// The backend's expected delay is too long.
     BackendSlow,
     /// Polite mode: the backend is congested.
@@ -137,27 +137,42 @@ impl Window {
         self.held[stream.bucket()] += u64::from(len);
     }
 
-    pub(super) fn route(&mut self, now: Nanos, ask: Ask, out: &Outstanding, live: bool) -> Route {
-        let Ask { stream, len } = ask;
-        let reason = self.decide(now, ask, out, live);
+    /// The backend went down: what was under way there will not be told of again.
+    pub(super) fn backend_fell(&mut self) {
+        self.held = [0; StreamId::BUCKETS];
+    }
+
+    /// A hit goes to the cache because the backend is down.
+    pub(super) fn backend_is_down(&mut self, now: Nanos, ask: Ask, out: &Outstanding) {
+        self.reason = Reason::BackendDown;
+        self.meter.arrived(now, ask, out, false);
+    }
+
+    /// `room`: the backend may get one more read.
+    pub(super) fn route(&mut self, now: Nanos, ask: Ask, out: &Outstanding, room: bool) -> Route {
+        let len = ask.len;
+        if !room {
+            // Neither does what is measured while it gets less than its window.
+            self.meter.restart(now);
+            self.reason = Reason::BackendReturning;
+            return Route::One(Side::Cache);
+        }
+        let reason = self.decide(now, ask, out);
         self.reason = reason;
-        self.meter.arrived(stream, len, out, reason == Reason::Spilled);
+        self.meter.arrived(now, ask, out, reason == Reason::Spilled);
         match reason {
             Reason::Spilled => {
                 self.probe.useful = now;
                 Route::One(Side::Backend)
             }
             Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
-            _ if self.probe_is_due(now, out, live) => Route::Probe,
+            _ if self.probe_is_due(now, out) => Route::Probe,
             _ => Route::One(Side::Cache),
         }
     }
 
-    fn decide(&mut self, now: Nanos, ask: Ask, out: &Outstanding, live: bool) -> Reason {
+    fn decide(&mut self, now: Nanos, ask: Ask, out: &Outstanding) -> Reason {
         let Ask { stream, len } = ask;
-        if !live {
-            return Reason::BackendDown;
-        }
         let congested = self.backend.mean * 10 > self.backend.min.get(now) * POLITE_FACTOR;
         if self.config.polite && (self.degraded || (self.backend.mean > 0 && congested)) {
             return Reason::BackendCongested;
@@ -190,13 +205,9 @@ impl Window {
         even.next_multiple_of(u64::from(len.max(1)))
     }
 
-    fn probe_is_due(&mut self, now: Nanos, out: &Outstanding, live: bool) -> bool {
+    fn probe_is_due(&mut self, now: Nanos, out: &Outstanding) -> bool {
         let hopeful = now.saturating_sub(self.probe.useful) < HOPE;
-        let every = match (live, hopeful) {
-            (false, _) => PROBE_DOWN,
-            (true, true) => PROBE_HOPEFUL,
-            (true, false) => PROBE_IDLE,
-        };
+        let every = if hopeful { PROBE_HOPEFUL } else { PROBE_IDLE };
         let due = out.backend.reads == 0 && now.saturating_sub(self.probe.last) >= every;
         if due {
             self.probe.last = now;
@@ -204,7 +215,8 @@ impl Window {
         due
     }
 
-    pub(super) fn completed(&mut self, now: Nanos, done: &Completion) {
+    /// What is measured while the backend is not live says nothing of later.
+    pub(super) fn completed(&mut self, now: Nanos, done: &Completion, live: bool) {
         if done.side == Side::Backend {
             let held = &mut self.held[done.stream.bucket()];
             *held = held.saturating_sub(u64::from(done.len));
@@ -217,7 +229,12 @@ impl Window {
             Side::Backend => self.backend_answered(now, done),
         }
         self.stripes.completed(done);
-        if let Some((class, epoch)) = self.meter.completed(now, done, self.backend.mean, &self.searches) {
+        if !live {
+            return self.meter.restart(now);
+        }
+        if let Some((class, epoch)) =
+            self.meter.completed(now, done, (self.cache.mean, self.backend.mean), &self.searches)
+        {
             self.searches[class].epoch(epoch);
             if self.searches[class].level() == 0 {
                 self.probe.known = self.backend.mean;

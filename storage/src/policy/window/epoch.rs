@@ -3,11 +3,12 @@
 //! ```text
 //!   restart -> settle (the old setting's requests drain) -> measure -> Epoch
 //! ```
-//! An epoch belongs to the size class that moved most bytes in it; only that class's search learns from it.
+//! An epoch belongs to the size class that moved most bytes in it; only that class's search learns from it. Time in which
+//! nobody reads is not measured: readers who pause are not a slow device.
 
 use super::{CLASSES, class_of};
 use crate::policy::search::{Epoch, Search};
-use crate::policy::{Completion, MILLIS, Nanos, Outstanding, SECOND, StreamId};
+use crate::policy::{Ask, Completion, MILLIS, Nanos, Outstanding, SECOND};
 
 /// Reads an epoch needs, and the least and the most time it takes.
 const READS: u32 = 128;
@@ -17,8 +18,12 @@ const SETTLE_READS: u32 = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Meter {
+    /// Both on a clock that stands still while nobody reads.
     since: Nanos,
     settled: Option<Nanos>,
+    /// How far that clock is behind, and when the last read ended.
+    idle: Nanos,
+    last: Nanos,
     reads: u32,
     bytes: [u64; CLASSES],
     in_flight: u64,
@@ -38,13 +43,17 @@ impl Meter {
     /// Begins to settle at a new setting.
     pub(super) fn restart(&mut self, now: Nanos) {
         let streams = Streams { before: self.streams.now, now: 0 };
-        *self = Self { since: now, streams, ..Self::default() };
+        *self = Self { since: now - self.idle, streams, idle: self.idle, last: now, ..Self::default() };
     }
 
     /// A hit arrived and was routed.
-    pub(super) fn arrived(&mut self, stream: StreamId, len: u32, out: &Outstanding, spilled: bool) {
-        let len = u64::from(len);
-        self.streams.now |= 1 << stream.bucket();
+    pub(super) fn arrived(&mut self, now: Nanos, ask: Ask, out: &Outstanding, spilled: bool) {
+        let len = u64::from(ask.len);
+        if out.cache.reads + out.backend.reads == 0 {
+            self.idle += now.saturating_sub(self.last);
+            self.last = now;
+        }
+        self.streams.now |= 1 << ask.stream.bucket();
         self.in_flight = self.in_flight.max(out.cache.bytes + out.backend.bytes + len);
         if spilled {
             self.spilled += 1;
@@ -62,28 +71,31 @@ impl Meter {
         &mut self,
         now: Nanos,
         done: &Completion,
-        backend_latency: Nanos,
+        (cache_latency, backend_latency): (Nanos, Nanos),
         searches: &[Search; CLASSES],
     ) -> Option<(usize, Epoch)> {
         if !done.useful {
             return None;
         }
+        self.last = now;
+        let now = now - self.idle;
+        let latencies = (cache_latency, backend_latency);
         self.reads += 1;
         self.bytes[class_of(done.len)] += u64::from(done.len);
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
         let Some(settled) = self.settled else {
             if self.reads >= SETTLE_READS && now - self.since >= backend_latency.min(LONGEST) * 3 / 2 {
-                *self =
-                    Self { since: self.since, settled: Some(now), streams: self.streams, ..Self::default() };
+                let Self { since, idle, last, streams, .. } = *self;
+                *self = Self { since, settled: Some(now), idle, last, streams, ..Self::default() };
                 return None;
             }
             let lost = self.lost(now, self.since, &searches[class]);
-            return lost.then(|| (class, self.epoch(now, self.since, backend_latency)));
+            return lost.then(|| (class, self.epoch(now, self.since, latencies)));
         };
         let elapsed = now - settled;
         let enough = self.reads >= READS && elapsed >= SHORTEST.max(backend_latency.min(LONGEST) * 3);
         let over = enough || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
-        over.then(|| (class, self.epoch(now, settled, backend_latency)))
+        over.then(|| (class, self.epoch(now, settled, latencies)))
     }
 
     fn lost(&self, now: Nanos, since: Nanos, search: &Search) -> bool {
@@ -91,13 +103,14 @@ impl Meter {
         search.is_lost(bytes, (now - since) as f64 / SECOND as f64, bytes / u64::from(self.reads.max(1)))
     }
 
-    fn epoch(&self, now: Nanos, since: Nanos, backend_latency: Nanos) -> Epoch {
+    fn epoch(&self, now: Nanos, since: Nanos, (cache_latency, backend_latency): (Nanos, Nanos)) -> Epoch {
         let total: u64 = self.bytes.iter().sum();
         Epoch {
             rate: total as f64 * SECOND as f64 / (now - since).max(1) as f64,
             in_flight: self.in_flight,
             unit: (total / u64::from(self.reads.max(1))).max(4096),
             cache_when_spilled: self.cache_when_spilled.checked_div(self.spilled).unwrap_or(0),
+            cache_latency,
             backend_latency,
         }
     }
