@@ -1,8 +1,8 @@
 //! Reads files without a thread per read: one io_uring thread, or a bounded pool where io_uring is missing.
 //!
-//! A read is a [`Job`]: file, offset, buffer and a closure that gets the outcome on the engine's thread, and
-//! usually answers the kernel from there. It does not know what the bytes are for and retries nothing but
-//! short reads.
+//! A read is a [`Job`]: file, ranges of it, a buffer that takes them one after another, and a closure that gets the outcome on
+//! the engine's thread, and usually answers the kernel from there. It does not know what the bytes are for and retries nothing
+//! but short reads.
 
 mod buffer;
 mod pool;
@@ -16,19 +16,35 @@ use std::sync::Arc;
 pub use buffer::Buffer;
 pub use pool::Workers;
 
-/// Called with the bytes read, which may be fewer than asked for at the end of the file only.
+/// Called with the bytes read of all ranges, which may be fewer than asked for at the end of the file only.
 pub type Done = Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>;
 
 /// One read.
 pub struct Job {
     /// The file.
     pub file: Arc<File>,
-    /// Where in it.
-    pub offset: u64,
-    /// Where to: as many bytes as the buffer is long.
+    /// Where in it, in the order of the buffer.
+    pub ranges: Vec<Range>,
+    /// Where to: as long as all ranges together.
     pub buffer: Buffer,
     /// What comes after.
     pub done: Done,
+}
+
+/// A range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Where it starts, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+impl Job {
+    /// One range, as long as the buffer.
+    pub fn one(file: Arc<File>, offset: u64, buffer: Buffer, done: Done) -> Self {
+        Self { file, ranges: vec![Range { offset, len: buffer.len() }], buffer, done }
+    }
 }
 
 /// An engine.

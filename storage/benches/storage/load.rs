@@ -124,17 +124,14 @@ impl Readers {
 
     fn read(self: &Arc<Self>) {
         let ours = Arc::clone(self);
-        self.engine.submit(Job {
-            file: Arc::clone(&self.file),
-            offset: self.place() * self.load.block,
-            buffer: Buffer::new(self.load.block as usize),
-            done: Box::new(move |result, buffer| {
-                drop(buffer);
-                if ours.ended(result) {
-                    ours.read();
-                }
-            }),
+        let done = Box::new(move |result, buffer| {
+            drop(buffer);
+            if ours.ended(result) {
+                ours.read();
+            }
         });
+        let (offset, len) = (self.place() * self.load.block, self.load.block as usize);
+        self.engine.submit(Job::one(Arc::clone(&self.file), offset, Buffer::new(len), done));
     }
 
     /// Which block comes next.

@@ -8,8 +8,8 @@
 //!   cost      5  memory, start, growth
 //! ```
 //! All figures are ratios of things measured in turns in one run. It wants the machine for itself, root and the packages
-//! that `contrib/scripts/install-needs.sh all` installs. Names of figures as arguments run those only; `CELLS=TEXT` measures
-//! only the cells of `split` whose name contains it. Plots go to `PLOTS` (default: `bench-storage` in the target directory),
+//! that `contrib/scripts/install-needs.sh all` installs. `FIGURE=2,5` (numbers or names) runs those only; `CELLS=TEXT` measures
+//! only the cells of `split` whose name contains it. A figure that fails does not take the others with it. Plots go to `PLOTS` (default: `bench-storage` in the target directory),
 //! data to `BENCH_DIR` (default /var/tmp, a real disk). The last line is `RESULT {json}`.
 
 mod changing;
@@ -54,6 +54,9 @@ const FIGURES: [(&str, Figure); 5] = [
     ("cost", cost::run),
 ];
 
+/// Those that need a remote file system.
+const REMOTE: [&str; 2] = ["split", "changing"];
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     if let [grow, file, extents] = &arguments[..]
@@ -61,21 +64,48 @@ fn main() -> Result<()> {
     {
         return cost::growth_child(file, extents.parse()?);
     }
+    let chosen = chosen(&arguments)?;
     rig::end_with_signals()?;
+    rig::check(chosen.iter().any(|(name, _)| REMOTE.contains(name)))?;
     let plan = plan()?;
     let mut result = Map::new();
-    for (name, figure) in FIGURES {
-        if !arguments.is_empty() && !arguments.iter().any(|a| a == name) {
-            continue;
-        }
+    let mut failed = Vec::new();
+    let whole = Instant::now();
+    for (index, (name, figure)) in chosen.iter().enumerate() {
         let start = Instant::now();
         println!("\n== {name}");
-        result.extend(figure(&plan).with_context(|| format!("figure {name}"))?);
-        eprintln!("{name}: {:.0} s", start.elapsed().as_secs_f64());
+        eprintln!("figure {} of {}, {:.0} s so far", index + 1, chosen.len(), whole.elapsed().as_secs_f64());
+        match figure(&plan) {
+            Ok(found) => result.extend(found),
+            Err(error) => {
+                eprintln!("{name} failed: {error:#}");
+                failed.push(*name);
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        result.insert(format!("{name}_took_s"), seconds.round().into());
     }
     println!("\nplots: {}", plan.plots.display());
     println!("RESULT {}", Value::Object(result));
+    anyhow::ensure!(failed.is_empty(), "no figures from {}: see above", failed.join(", "));
     Ok(())
+}
+
+/// The figures that were asked for, by number or name, in `FIGURE` or as arguments; all without either.
+fn chosen(arguments: &[String]) -> Result<Vec<(&'static str, Figure)>> {
+    let text = std::env::var("FIGURE").unwrap_or_else(|_| arguments.join(","));
+    let wanted: Vec<&str> = text.split([',', ' ']).filter(|w| !w.is_empty()).collect();
+    if wanted.is_empty() {
+        return Ok(FIGURES.to_vec());
+    }
+    let known = FIGURES.map(|(name, _)| name);
+    let find = |word: &str| {
+        let place = word.parse::<usize>().map(|n| n.wrapping_sub(1));
+        let place = place.ok().or_else(|| known.iter().position(|name| *name == word));
+        let figure = place.and_then(|p| FIGURES.get(p).copied());
+        figure.with_context(|| format!("FIGURE: {word} is none of 1 to 5, {}", known.join(", ")))
+    };
+    wanted.into_iter().map(find).collect()
 }
 
 fn plan() -> Result<Plan> {

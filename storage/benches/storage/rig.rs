@@ -57,6 +57,20 @@ pub(crate) fn end_with_signals() -> Result<()> {
     Ok(())
 }
 
+/// Says what is missing before anything is measured.
+pub(crate) fn check(remote: bool) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "root is needed: mounts for all users, dropping of page caches"
+    );
+    ensure!(Path::new("/dev/fuse").exists(), "no /dev/fuse: load the fuse module");
+    if remote {
+        script(&["check", "nbd"])?;
+        script(&["check", "cache"])?;
+    }
+    Ok(())
+}
+
 impl Remote {
     pub(crate) fn up(dir: &Path, kind: &str, mib: u32) -> Result<Self> {
         if let Ok(mut up) = UP.lock() {
@@ -101,7 +115,7 @@ fn text(path: &Path) -> Result<&str> {
 
 fn script(arguments: &[&str]) -> Result<()> {
     let status = Command::new(SCRIPT).args(arguments).stdin(Stdio::null()).status().context(SCRIPT)?;
-    ensure!(status.success(), "rigs/remote.sh {} failed", arguments.join(" "));
+    ensure!(status.success(), "rigs/remote.sh {} failed; what it says is above", arguments.join(" "));
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub struct OpenFile {
     pub node: Arc<Node>,
     /// The descriptor that the caller's rights opened.
     pub file: Arc<File>,
-    /// The same, past the page cache; made at the first split read.
+    /// The same, past the page cache; made when the first hit is read.
     pub(super) direct: OnceLock<Option<Arc<File>>>,
     pub(super) direct_asked: AtomicBool,
     /// Whether something was written through it that no flush has followed yet.
@@ -48,6 +48,11 @@ pub struct Opened {
 const OURS: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::DIRECT);
 
 impl OpenFile {
+    /// The file past the page cache, where the backend has O_DIRECT and it was opened so by now.
+    pub(super) fn past_the_page_cache(&self) -> Arc<File> {
+        Arc::clone(self.direct.get().and_then(Option::as_ref).unwrap_or(&self.file))
+    }
+
     /// Closes a copy of the descriptor, so that the backend says what it kept back; nothing for a file that was only read,
     /// which needs no backend to be closed.
     pub(super) fn close_once(&self) -> io::Result<()> {

@@ -18,7 +18,7 @@ use super::OpenFile;
 use super::reads::{ReadPath, Reply, Telling};
 use super::version::Current;
 use crate::cache::{BLOCK, Part};
-use crate::io::{Buffer, Job};
+use crate::io::{Buffer, Job, Range};
 use crate::policy::{Ask, Route, Side, StreamId};
 
 /// One read all of whose blocks are cached.
@@ -56,7 +56,8 @@ impl Hit {
         parts: Vec<Part>,
         reply: Reply,
     ) {
-        let route = match current.fresh {
+        // Until the file is open past the page cache, its bytes at the backend would come from memory, or fill it.
+        let route = match current.fresh && path.is_direct(open) {
             true => path.splitter().route(path.now(), Ask { stream: StreamId(open.handle), len }),
             false => Route::One(Side::Cache),
         };
@@ -102,7 +103,7 @@ impl Hit {
                 segment.read_cache(parts);
                 if route == Route::Probe {
                     path.stats().add_probe();
-                    let file = path.direct(open);
+                    let file = open.past_the_page_cache();
                     path.read_backend(&file, open.handle, start, all, false, Box::new(|_, _| {}));
                 }
             }
@@ -182,41 +183,54 @@ impl Segment {
         let (path, open) = (&self.hit.path, &self.hit.open);
         let tell = Telling::begin(path, Side::Backend, open.handle, self.len, true, self.hit.striped);
         let ours = Arc::clone(self);
-        path.engine(Side::Backend).submit(Job {
-            file: path.direct(open),
-            offset: self.start,
-            buffer: Buffer::new(self.len as usize),
-            done: Box::new(move |result, buffer| {
-                // Shorter than the version says: the file changed, and the version is no longer to be believed.
-                let inside = ours.hit.current.version.size.saturating_sub(ours.start).min(ours.len.into());
-                let whole = matches!(result, Ok(got) if got as u64 >= inside);
-                tell.end(result.is_ok());
-                if whole { ours.succeeded(buffer) } else { ours.failed(Side::Backend) }
-            }),
+        let done = Box::new(move |result: io::Result<usize>, buffer| {
+            // Shorter than the version says: the file changed, and the version is no longer to be believed.
+            let inside = ours.hit.current.version.size.saturating_sub(ours.start).min(ours.len.into());
+            let whole = matches!(result, Ok(got) if got as u64 >= inside);
+            tell.end(result.is_ok());
+            if whole { ours.succeeded(buffer) } else { ours.failed(Side::Backend) }
         });
+        let (file, buffer) = (open.past_the_page_cache(), Buffer::new(self.len as usize));
+        path.engine(Side::Backend).submit(Job::one(file, self.start, buffer, done));
     }
 
     fn read_cache(self: &Arc<Self>, parts: Vec<Part>) {
         let path = &self.hit.path;
         let tell = Telling::begin(path, Side::Cache, self.hit.open.handle, self.len, true, self.hit.striped);
-        let gather = Arc::new(Gather {
-            segment: Arc::clone(self),
-            state: Mutex::new(Gathered {
-                left: parts.len(),
-                bad: false,
-                buffers: Vec::new(),
-                tell: Some(tell),
-            }),
+        let range = |part: &Part| Range { offset: part.store_offset, len: part.len as usize };
+        let ranges = parts.iter().map(range).collect();
+        let ours = Arc::clone(self);
+        let done = Box::new(move |result: io::Result<usize>, buffer: Buffer| {
+            let good = matches!(result, Ok(got) if got == buffer.len()) && ours.check(&parts, &buffer);
+            parts.iter().for_each(|part| ours.hit.path.cache().unpin(part));
+            tell.end(good);
+            if good { ours.succeeded(buffer) } else { ours.failed(Side::Cache) }
         });
+        path.engine(Side::Cache).submit(Job {
+            file: path.cache().store().data_for_reads(),
+            ranges,
+            buffer: Buffer::new(self.len as usize),
+            done,
+        });
+    }
+
+    /// Whether the parts, one after another in `bytes`, are what was stored. A part that is not is dropped from the cache.
+    fn check(&self, parts: &[Part], bytes: &[u8]) -> bool {
+        let (mut good, mut rest) = (true, bytes);
         for part in parts {
-            let gather = Arc::clone(&gather);
-            path.engine(Side::Cache).submit(Job {
-                file: path.cache().store().data_for_reads(),
-                offset: part.store_offset,
-                buffer: Buffer::new(part.len as usize),
-                done: Box::new(move |result, buffer| gather.part(&part, result, buffer)),
-            });
+            let (mine, others) = rest.split_at(part.len as usize);
+            rest = others;
+            if !part.matches(mine) {
+                tracing::warn!(
+                    "the cache returned wrong bytes at {} (+{}); dropped",
+                    part.store_offset,
+                    part.len
+                );
+                self.hit.path.cache().corrupt(part);
+                good = false;
+            }
         }
+        good
     }
 
     fn succeeded(&self, buffer: Buffer) {
@@ -250,68 +264,6 @@ impl Segment {
             self.rescue(if cache { Side::Cache } else { Side::Backend });
         }
     }
-}
-
-/// The parts of one cache read, put together.
-struct Gather {
-    segment: Arc<Segment>,
-    state: Mutex<Gathered>,
-}
-
-struct Gathered {
-    left: usize,
-    bad: bool,
-    buffers: Vec<(u64, Buffer)>,
-    tell: Option<Telling>,
-}
-
-impl Gather {
-    fn part(&self, part: &Part, result: io::Result<usize>, buffer: Buffer) {
-        let cache = self.segment.hit.path.cache();
-        let read = matches!(result, Ok(got) if got as u64 == part.len);
-        let good = read && part.matches(&buffer);
-        if read && !good {
-            tracing::warn!(
-                "the cache returned wrong bytes at {} (+{}); dropped",
-                part.store_offset,
-                part.len
-            );
-            cache.corrupt(part);
-        }
-        cache.unpin(part);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.left -= 1;
-        state.bad |= !good;
-        state.buffers.push((part.file_offset, buffer));
-        if state.left > 0 {
-            return;
-        }
-        let (bad, mut buffers) = (state.bad, std::mem::take(&mut state.buffers));
-        if let Some(tell) = state.tell.take() {
-            tell.end(!bad);
-        }
-        drop(state);
-        if bad {
-            return self.segment.failed(Side::Cache);
-        }
-        buffers.sort_by_key(|(offset, _)| *offset);
-        self.segment.succeeded(join(buffers, self.segment.len as usize));
-    }
-}
-
-fn join(mut buffers: Vec<(u64, Buffer)>, len: usize) -> Buffer {
-    if buffers.len() == 1
-        && let Some((_, one)) = buffers.pop()
-    {
-        return one;
-    }
-    let mut joined = Buffer::new(len);
-    let mut at = 0;
-    for (_, buffer) in &buffers {
-        joined[at..at + buffer.len()].copy_from_slice(buffer);
-        at += buffer.len();
-    }
-    joined
 }
 
 /// Finds segments that got no answer in time, and lets the splitter notice a silent backend.

@@ -312,15 +312,16 @@ impl ReadPath {
         then: Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>,
     ) {
         let tell = Telling::begin(self, Side::Backend, stream, len, useful, false);
-        self.engine(Side::Backend).submit(Job {
-            file: Arc::clone(file),
-            offset,
-            buffer: Buffer::new(len as usize),
-            done: Box::new(move |result, buffer| {
-                tell.end(result.is_ok());
-                then(result, buffer);
-            }),
+        let done = Box::new(move |result: io::Result<usize>, buffer| {
+            tell.end(result.is_ok());
+            then(result, buffer);
         });
+        self.engine(Side::Backend).submit(Job::one(
+            Arc::clone(file),
+            offset,
+            Buffer::new(len as usize),
+            done,
+        ));
     }
 
     fn fill_later(self: &Arc<Self>, open: Arc<OpenFile>, fill: Fill) {
@@ -408,19 +409,17 @@ impl ReadPath {
         }
     }
 
-    /// The file past the page cache, where the backend has O_DIRECT; the plain one until it was opened. Opening may block, so
-    /// it is never waited for.
-    pub(super) fn direct(self: &Arc<Self>, open: &Arc<OpenFile>) -> Arc<File> {
-        if let Some(direct) = open.direct.get() {
-            return direct.as_ref().map_or_else(|| Arc::clone(&open.file), Arc::clone);
-        }
-        if !open.direct_asked.swap(true, Ordering::AcqRel) {
+    /// Whether it is known how the file can be read past the page cache. The first to ask lets it be opened so; that may
+    /// block, so nobody waits for it.
+    pub(super) fn is_direct(self: &Arc<Self>, open: &Arc<OpenFile>) -> bool {
+        let known = open.direct.get().is_some();
+        if !known && !open.direct_asked.swap(true, Ordering::AcqRel) {
             let ours = Arc::clone(open);
             self.validations.run(Box::new(move || {
                 let _ = ours.direct.set(open_direct(&ours));
             }));
         }
-        Arc::clone(&open.file)
+        known
     }
 
     /// Ends the background threads once they have nothing left to do.

@@ -1,6 +1,7 @@
 //! Threads for calls that block: started as needed up to a bound, ended after a while without work.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -107,21 +108,35 @@ fn spawn(shared: &Arc<Shared>) -> io::Result<()> {
     std::thread::Builder::new().name(shared.name.to_owned()).spawn(move || ours.work()).map(drop)
 }
 
-/// Does one read by blocking.
+/// Does one job by blocking.
 pub(super) fn read(job: Job) {
-    let Job { file, offset, mut buffer, done } = job;
-    let mut got = 0;
+    let Job { file, ranges, mut buffer, done } = job;
+    let (mut got, mut at) = (0, 0);
     let result = loop {
-        match file.read_at(&mut buffer[got..], offset + got as u64) {
-            Ok(0) => break Ok(got),
+        let Some(range) = ranges.get(at) else { break Ok(got) };
+        let start: usize = ranges[..at].iter().map(|r| r.len).sum();
+        let Some(place) = buffer.get_mut(start..start + range.len) else { break Ok(got) };
+        match read_range(&file, range.offset, place) {
             Ok(n) => got += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => break Err(e),
+            Err(error) => break Err(error),
         }
-        // An odd end under O_DIRECT is the end of the file; asking again would be refused as unaligned.
-        if got == buffer.len() || !got.is_multiple_of(512) {
-            break Ok(got);
-        }
+        at += 1;
     };
     done(result, buffer);
+}
+
+fn read_range(file: &File, offset: u64, place: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    loop {
+        match file.read_at(&mut place[got..], offset + got as u64) {
+            Ok(0) => return Ok(got),
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        // An odd end under O_DIRECT is the end of the file; asking again would be refused as unaligned.
+        if got == place.len() || !got.is_multiple_of(512) {
+            return Ok(got);
+        }
+    }
 }

@@ -19,7 +19,7 @@ fn engines() -> Vec<Engine> {
 fn read(engine: &Engine, file: &Arc<File>, offset: u64, len: usize) -> (io::Result<usize>, Buffer) {
     let (tx, rx) = mpsc::channel();
     let done: Done = Box::new(move |result, buffer| tx.send((result, buffer)).unwrap());
-    engine.submit(Job { file: Arc::clone(file), offset, buffer: Buffer::new(len), done });
+    engine.submit(Job::one(Arc::clone(file), offset, Buffer::new(len), done));
     rx.recv_timeout(Duration::from_secs(30)).unwrap()
 }
 
@@ -50,16 +50,31 @@ fn many_reads_at_once_all_come_back() {
         for i in 0..3000u64 {
             let tx = tx.clone();
             let done: Done = Box::new(move |result, _| tx.send(result.unwrap()).unwrap());
-            engine.submit(Job {
-                file: Arc::clone(&file),
-                offset: i % 200 * 4096,
-                buffer: Buffer::new(4096),
-                done,
-            });
+            engine.submit(Job::one(Arc::clone(&file), i % 200 * 4096, Buffer::new(4096), done));
         }
         for _ in 0..3000 {
             assert_eq!(rx.recv_timeout(Duration::from_secs(30)).unwrap(), 4096);
         }
+    }
+}
+
+#[test]
+fn ranges_of_one_job_come_one_after_another_in_its_buffer() {
+    let mut file = tempfile::tempfile().unwrap();
+    let content: Vec<u8> = (0..100_000u32).map(|i| (i / 7) as u8).collect();
+    file.write_all(&content).unwrap();
+    let file = Arc::new(file);
+    for engine in engines() {
+        let (tx, rx) = mpsc::channel();
+        let ranges: Vec<Range> =
+            [(50_000, 3000), (0, 500), (99_000, 2000)].map(|(offset, len)| Range { offset, len }).into();
+        let done: Done = Box::new(move |result, buffer| tx.send((result, buffer)).unwrap());
+        engine.submit(Job { file: Arc::clone(&file), ranges, buffer: Buffer::new(5500), done });
+        let (result, buffer) = rx.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(result.unwrap(), 4500, "the last range ends with the file");
+        assert_eq!(buffer[..3000], content[50_000..53_000]);
+        assert_eq!(buffer[3000..3500], content[..500]);
+        assert_eq!(buffer[3500..4500], content[99_000..]);
     }
 }
 
@@ -93,7 +108,7 @@ fn a_panicking_answer_does_not_end_the_engine() {
     let file = Arc::new(tempfile::tempfile().unwrap());
     for engine in engines() {
         let done: Done = Box::new(|_, _| panic!("answer"));
-        engine.submit(Job { file: Arc::clone(&file), offset: 0, buffer: Buffer::new(512), done });
+        engine.submit(Job::one(Arc::clone(&file), 0, Buffer::new(512), done));
         assert_eq!(read(&engine, &file, 0, 512).0.unwrap(), 0);
     }
 }

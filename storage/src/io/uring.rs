@@ -4,17 +4,19 @@
 //!   submit: queue the job, write the eventfd
 //!   thread: take all queued jobs -> SQEs -> submit_and_wait(1) -> completions -> done(), or the rest of a short read
 //! ```
-//! A job's buffer and file belong to the table of flying jobs until its completion was seen, whatever becomes of
-//! the reader; a read that never completes keeps its buffer for ever, as it must.
+//! A job's buffer and file belong to the table of flying jobs until all its completions were seen, whatever becomes of
+//! the reader; a read that never completes keeps its buffer for ever, as it must. The ring belongs to the thread alone
+//! (SINGLE_ISSUER), so that the kernel hands over completions when it is asked for them and never interrupts it
+//! (DEFER_TASKRUN, Linux 6.1).
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use io_uring::{IoUring, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
+use slab::Slab;
 
 use super::{Done, Job};
 
@@ -35,10 +37,17 @@ struct Shared {
     closed: AtomicBool,
 }
 
+/// A job with reads under way.
 struct Flying {
     job: Job,
-    got: usize,
+    /// What each range got.
+    got: Vec<usize>,
+    left: usize,
+    failed: Option<io::Error>,
 }
+
+/// Names a range of a flying job in the ring: the job's place in the table, and the range's in the job.
+const RANGE_BITS: u32 = 16;
 
 impl Uring {
     /// Starts the thread.
@@ -46,7 +55,6 @@ impl Uring {
     /// # Errors
     /// When the kernel has no io_uring or forbids it.
     pub(super) fn start() -> io::Result<Self> {
-        let ring: IoUring = IoUring::builder().setup_clamp().build(ENTRIES)?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: eventfd(0, EventfdFlags::CLOEXEC)?,
@@ -54,15 +62,23 @@ impl Uring {
             closed: AtomicBool::new(false),
         });
         let ours = Arc::clone(&shared);
+        let (tell, told) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("engine".into()).spawn(move || {
-            let (flying, counter) = (HashMap::new(), Box::new(0));
-            let mut engine = Loop { ring, shared: ours, flying, next: 0, counter, waking: false };
+            // Built by the thread that it belongs to.
+            let ring = match ring() {
+                Ok(ring) => ring,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            let _ = tell.send(Ok(()));
+            let (flying, counter) = (Slab::new(), Box::new(0));
+            let mut engine = Loop { ring, shared: ours, flying, counter, waking: false };
             if let Err(error) = engine.run() {
                 tracing::error!("the io_uring engine ended: {error}; reads will hang until a restart");
                 // The kernel may still write into what is in flight: that memory is never given back.
                 std::mem::forget(engine);
             }
         })?;
+        told.recv().map_err(io::Error::other)??;
         Ok(Self { shared })
     }
 
@@ -71,6 +87,12 @@ impl Uring {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push(job);
         self.shared.wake();
     }
+}
+
+fn ring() -> io::Result<IoUring> {
+    let alone = IoUring::builder().setup_clamp().setup_single_issuer().setup_defer_taskrun().build(ENTRIES);
+    // Kernels before 6.1 do not know these.
+    alone.or_else(|_| IoUring::builder().setup_clamp().build(ENTRIES))
 }
 
 #[cfg(test)]
@@ -105,8 +127,7 @@ impl Shared {
 struct Loop {
     ring: IoUring,
     shared: Arc<Shared>,
-    flying: HashMap<u64, Flying>,
-    next: u64,
+    flying: Slab<Flying>,
     /// The kernel writes the eventfd's counter here while `waking`.
     counter: Box<u64>,
     /// Whether the eventfd's read is in flight. The thread does not end before: the memory is the kernel's until then.
@@ -121,7 +142,7 @@ impl Loop {
             let closing = self.shared.closed.load(Ordering::Acquire);
             let jobs = std::mem::take(&mut *self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner));
             for job in jobs {
-                self.start(Flying { job, got: 0 })?;
+                self.start(job)?;
             }
             if closing && self.flying.is_empty() && !self.waking {
                 return Ok(());
@@ -147,51 +168,73 @@ impl Loop {
     }
 
     fn reap(&mut self) -> io::Result<()> {
-        let ended: Vec<(u64, i32)> = self.ring.completion().map(|c| (c.user_data(), c.result())).collect();
-        for (id, result) in ended {
+        // One after another: what an answer does must not wait for the answers after it.
+        while let Some((id, result)) = self.next_completion() {
             if id == WAKE {
                 self.waking = false;
-            } else if let Some(flying) = self.flying.remove(&id) {
-                self.ended(flying, result)?;
+            } else {
+                self.ended((id >> RANGE_BITS) as usize, (id & ((1 << RANGE_BITS) - 1)) as usize, result)?;
             }
         }
         Ok(())
     }
 
-    fn ended(&mut self, mut flying: Flying, result: i32) -> io::Result<()> {
-        let result = match result {
+    fn next_completion(&mut self) -> Option<(u64, i32)> {
+        self.ring.completion().next().map(|c| (c.user_data(), c.result()))
+    }
+
+    /// A read of one range ended.
+    fn ended(&mut self, job: usize, range: usize, result: i32) -> io::Result<()> {
+        let Some(flying) = self.flying.get_mut(job) else { return Ok(()) };
+        match result {
             n if n < 0 => {
                 let error = io::Error::from_raw_os_error(-n);
                 if error.kind() == io::ErrorKind::Interrupted || -n == libc::EAGAIN {
-                    return self.start(flying);
+                    return self.read(job, range);
                 }
-                Err(error)
+                flying.failed = Some(error);
             }
-            0 => Ok(flying.got),
             n => {
-                flying.got += n.unsigned_abs() as usize;
+                let got = &mut flying.got[range];
+                *got += n.unsigned_abs() as usize;
                 // An odd end is the end of the file; asking again under O_DIRECT would be refused as unaligned.
-                if flying.got < flying.job.buffer.len() && flying.got.is_multiple_of(512) {
-                    return self.start(flying);
+                if n > 0 && *got < flying.job.ranges[range].len && got.is_multiple_of(512) {
+                    return self.read(job, range);
                 }
-                Ok(flying.got)
             }
-        };
-        let Job { buffer, done, .. } = flying.job;
-        finish(done, result, buffer);
+        }
+        flying.left -= 1;
+        if flying.left == 0 {
+            let Flying { job: Job { buffer, done, .. }, got, failed, .. } = self.flying.remove(job);
+            finish(done, failed.map_or_else(|| Ok(got.iter().sum()), Err), buffer);
+        }
         Ok(())
     }
 
-    fn start(&mut self, mut flying: Flying) -> io::Result<()> {
-        let id = self.next;
-        self.next += 1;
-        let rest = &mut flying.job.buffer[flying.got..];
+    fn start(&mut self, job: Job) -> io::Result<()> {
+        let ranges = job.ranges.len();
+        let all: usize = job.ranges.iter().map(|r| r.len).sum();
+        if ranges == 0 || ranges > 1 << RANGE_BITS || all > job.buffer.len() {
+            let odd = io::Error::new(io::ErrorKind::InvalidInput, "ranges that do not fit the buffer");
+            finish(job.done, Err(odd), job.buffer);
+            return Ok(());
+        }
+        let id = self.flying.insert(Flying { job, got: vec![0; ranges], left: ranges, failed: None });
+        (0..ranges).try_for_each(|range| self.read(id, range))
+    }
+
+    /// Asks for what is missing of a range.
+    fn read(&mut self, id: usize, range: usize) -> io::Result<()> {
+        let Flying { job, got, .. } = &mut self.flying[id];
+        let before: usize = job.ranges[..range].iter().map(|r| r.len).sum();
+        let got = got[range];
+        let wanted = job.ranges[range];
+        let rest = &mut job.buffer[before + got..before + wanted.len];
         let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
-        let read = opcode::Read::new(types::Fd(flying.job.file.as_raw_fd()), rest.as_mut_ptr(), len)
-            .offset(flying.job.offset + flying.got as u64)
+        let read = opcode::Read::new(types::Fd(job.file.as_raw_fd()), rest.as_mut_ptr(), len)
+            .offset(wanted.offset + got as u64)
             .build()
-            .user_data(id);
-        self.flying.insert(id, flying);
+            .user_data((id as u64) << RANGE_BITS | range as u64);
         self.push(&read)
     }
 
