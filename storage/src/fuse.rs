@@ -21,9 +21,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fuser::{Config, INodeNo, MountOption, Notifier, SessionACL};
+use rustix::fs::{Mode, OFlags, openat};
 
 use crate::config::LockMode;
 use crate::fs::Fs;
+use crate::waiting::Waiting;
 use front::Front;
 
 /// What a mount is to be like for the kernel.
@@ -48,6 +50,7 @@ pub struct MountOptions {
 /// A mounted file system. Dropping it unmounts.
 pub struct Mounted {
     session: Option<fuser::BackgroundSession>,
+    waiting: Arc<Waiting>,
     /// Minor device number, which names the connection in sysfs.
     device: Option<u32>,
 }
@@ -67,11 +70,13 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
     ];
     config.acl = if options.service { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(1);
-    let session = fuser::Session::new(Front::new(Arc::clone(&fs), options)?, mountpoint, &config)?.spawn()?;
+    let front = Front::new(Arc::clone(&fs), options)?;
+    let waiting = Arc::clone(&front.waiting);
+    let session = fuser::Session::new(front, mountpoint, &config)?.spawn()?;
     relieve(Arc::downgrade(&fs), session.notifier())?;
     let device = crate::sidecar::device_of(mountpoint);
     widen_read_ahead(device);
-    Ok(Mounted { session: Some(session), device })
+    Ok(Mounted { session: Some(session), waiting, device })
 }
 
 /// Asks the kernel to forget names when it knows too many. A thread of its own, because the kernel locks the directory for it,
@@ -103,6 +108,24 @@ pub(crate) fn detach(mountpoint: &Path) {
     }
 }
 
+/// Makes the kernel refuse all requests of a connection. Containers may have no sysfs with connections; root sees them anyway,
+/// in a mount that has no place in the tree.
+fn abort(device: u32) -> io::Result<()> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+    let shown = Path::new("/sys/fs/fuse/connections").join(device.to_string());
+    if shown.exists() {
+        return std::fs::write(shown.join("abort"), "1");
+    }
+    let connections = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&connections)?;
+    let connections =
+        fsmount(&connections, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let file =
+        openat(connections, format!("{device}/abort"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(file, b"1")?;
+    Ok(())
+}
+
 impl Mounted {
     /// Minor number of its device.
     pub fn device(&self) -> Option<u32> {
@@ -119,9 +142,16 @@ impl Mounted {
         let Some(session) = self.session.take() else { return };
         detach(mountpoint);
         // Files that are still open keep the connection, and a thread that waits in the kernel of a dead backend may keep this
-        // process: neither must keep the callers, so what is still under way ends now, with ECONNABORTED.
-        if let Some(device) = self.device.filter(|_| !session.guard.is_finished()) {
-            let _ = std::fs::write(format!("/sys/fs/fuse/connections/{device}/abort"), "1");
+        // process: neither must keep the callers, so what is still under way ends now, with ECONNABORTED, and what comes later,
+        // when nobody here listens any more, is refused by the kernel.
+        self.waiting.close();
+        if let Some(device) = self.device.filter(|_| !session.guard.is_finished())
+            && let Err(error) = abort(device)
+        {
+            tracing::warn!(
+                "FUSE connection {device} cannot be cut off ({error}): who has files open on {} may wait for the backend",
+                mountpoint.display()
+            );
         }
         drop(session);
     }

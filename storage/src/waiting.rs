@@ -2,7 +2,8 @@
 //!
 //! The kernel's FUSE_INTERRUPT cannot be used: the FUSE crate refuses it, after which the kernel does not ask again. So a
 //! request that takes long is looked at instead: a caller that has a fatal signal pending is answered EINTR and dies at once,
-//! and with `soft` a request that is over its time is answered EIO. What the backend says later is dropped.
+//! and with `soft` a request that is over its time is answered EIO. The end of the mount answers all. What the backend says
+//! later is dropped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,6 +44,7 @@ pub struct Waiting {
 struct Entries {
     next: u64,
     by_age: BTreeMap<u64, Entry>,
+    closed: bool,
 }
 
 /// An answer that is given once: by the operation, or by who stops the wait.
@@ -128,10 +130,24 @@ impl Waiting {
         let mut entries = self.entries();
         let id = entries.next;
         entries.next += 1;
-        entries
-            .by_age
-            .insert(id, Entry { since: Instant::now(), pid, patient: false, substitute_after, cancel });
+        if entries.closed {
+            drop(entries);
+            cancel(Verdict::Fail(libc::ENOTCONN));
+        } else {
+            let entry = Entry { since: Instant::now(), pid, patient: false, substitute_after, cancel };
+            entries.by_age.insert(id, entry);
+        }
         Ticket { answer, id, list: Arc::downgrade(self) }
+    }
+
+    /// Ends all waits, and lets none begin any more: the mount is gone.
+    pub fn close(&self) {
+        let over = {
+            let mut entries = self.entries();
+            entries.closed = true;
+            std::mem::take(&mut entries.by_age)
+        };
+        over.into_values().for_each(|entry| (entry.cancel)(Verdict::Fail(libc::ECONNABORTED)));
     }
 
     fn look(&self) {
@@ -241,6 +257,19 @@ mod tests {
         assert_eq!(rx.recv_timeout(Duration::from_secs(30)), Ok(libc::EIO));
         assert!(ticket.take().is_none());
         assert!(list.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_the_mount_answers_all_that_wait_and_all_that_come() {
+        let list = Waiting::start(None).unwrap();
+        let (tx, rx) = mpsc::channel();
+        let fail = |tx: mpsc::Sender<i32>, errno| tx.send(errno).unwrap();
+        let ticket = list.enter(std::process::id(), tx.clone(), fail);
+        list.close();
+        assert_eq!(rx.try_recv(), Ok(libc::ECONNABORTED));
+        assert!(ticket.is_over());
+        assert!(list.enter_patient(std::process::id(), tx, fail).take().is_none());
+        assert_eq!(rx.try_recv(), Ok(libc::ENOTCONN));
     }
 
     #[test]

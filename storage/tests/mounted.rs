@@ -27,6 +27,8 @@ mod rights;
 mod semantics;
 #[path = "mounted/sequences.rs"]
 mod sequences;
+#[path = "mounted/silence.rs"]
+mod silence;
 #[path = "mounted/suites.rs"]
 mod suites;
 #[path = "mounted/user.rs"]
