@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{AtFlags, FileType, statat};
 use serde::Deserialize;
 
 pub use flush::Finished;
@@ -214,6 +215,11 @@ impl Fs {
         let Some(back) = self.back().filter(|b| !b.is_clean()) else { return Ok(()) };
         let to = back.path_of(to.0)?.map(|dir| dir.join(to.1));
         if let Some((dir, name)) = from
+            && !has_one_name(dir, name)
+        {
+            back.drain_linked()?;
+        }
+        if let Some((dir, name)) = from
             && let Some(dir) = back.path_of(dir)?
         {
             back.publish(&dir.join(name), to.as_deref())?;
@@ -249,4 +255,10 @@ impl Fs {
             _ => {}
         }
     }
+}
+
+/// Whether a name is the only one of a file; `false` for a directory, below which there may be others.
+fn has_one_name(dir: &Node, name: &Path) -> bool {
+    let stat = statat(dir.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) != FileType::Directory && s.st_nlink == 1)
 }

@@ -188,6 +188,26 @@ fn another_users_write_to_a_dirty_file_keeps_to_what_each_may() {
 }
 
 #[test]
+fn a_dirty_file_with_two_names_is_whole_under_the_other_one() {
+    if !can_mount() {
+        return;
+    }
+    let mut rig = Rig::new(BACK);
+    let at = |name: &str| rig.mount().join(name);
+    fs::write(at("one"), b"old").unwrap();
+    fs::hard_link(at("one"), at("two")).unwrap();
+    fs::write(at("one"), b"renamed").unwrap();
+    fs::rename(at("two"), at("three")).unwrap();
+    assert_eq!(fs::read(rig.backend().join("three")).unwrap(), b"renamed");
+    fs::write(at("one"), b"unlinked").unwrap();
+    fs::remove_file(at("one")).unwrap();
+    rig.crash();
+    rig.start();
+    assert_eq!(fs::read(rig.mount().join("three")).unwrap(), b"unlinked");
+    assert_eq!(fs::read_dir(rig.backend()).unwrap().count(), 1, "a conflict file of nobody's conflict");
+}
+
+#[test]
 fn a_journal_of_a_later_format_is_refused_and_one_whose_file_is_gone_becomes_a_conflict_file() {
     if !can_mount() {
         return;

@@ -92,6 +92,11 @@ pub(super) fn base_of(file: &File) -> io::Result<(Base, i64)> {
 }
 
 impl Live {
+    /// How many names the backend has for it; 1 where it does not say.
+    fn names(&self) -> u64 {
+        self.sink.metadata().map_or(1, |m| std::os::unix::fs::MetadataExt::nlink(&m))
+    }
+
     pub(super) fn node(&self) -> Option<Arc<Node>> {
         self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -310,15 +315,27 @@ impl WriteBack {
         Ok(())
     }
 
-    /// A name is about to go; after a crash, nobody shall look for its bytes.
+    /// Brings what is dirty of files with several names to the backend: their journal knows one of them.
+    pub(super) fn drain_linked(&self) -> io::Result<()> {
+        let lives: Vec<Arc<Live>> = self.lives().values().cloned().collect();
+        for live in lives.into_iter().filter(|live| live.names() > 1) {
+            let key = self.ledger.dirty().get(live.id).map(|f| f.origin.key);
+            key.map_or(Ok(()), |key| self.drain(key))?;
+        }
+        Ok(())
+    }
+
+    /// A name is about to go; after a crash, nobody shall look for its bytes. Where another name is left, they are brought to
+    /// the backend, because the journal would not find them under that one.
     pub(super) fn unlinking(&self, path: &Path) -> io::Result<()> {
-        for (id, _, name) in self.below(path) {
+        for (id, key, name) in self.below(path) {
             let live = self.lives().get(&id).cloned();
-            let last = live.is_none_or(|l| {
-                l.sink.metadata().is_ok_and(|m| std::os::unix::fs::MetadataExt::nlink(&m) <= 1)
-            });
-            if name == path && last {
-                self.ledger.note(id, now(), &Change::Unlinking)?;
+            match live {
+                _ if name != path => {}
+                Some(live) if live.names() > 1 => self.drain(key)?,
+                _ => {
+                    self.ledger.note(id, now(), &Change::Unlinking)?;
+                }
             }
         }
         Ok(())
@@ -350,7 +367,7 @@ impl WriteBack {
     /// Nobody can see an unlinked file any more once it is closed.
     pub(super) fn abandon_if_unlinked(&self, node: &Node) {
         let Some(live) = self.live_of(node.state().key()) else { return };
-        if live.sink.metadata().is_ok_and(|m| std::os::unix::fs::MetadataExt::nlink(&m) == 0) {
+        if live.names() == 0 {
             let _one = live.round.lock().unwrap_or_else(PoisonError::into_inner);
             self.end_life(&live, &Change::Gone);
         }
