@@ -29,6 +29,7 @@ use crate::notify::Notifier;
 use crate::process;
 use account::{Account, Decision, Promise, StepKey};
 use cgroup::Home;
+use limits::HugePages;
 use memory::Memory;
 use migshare_policy::record::Holder;
 use migshare_proto::message::{CloseLease, OpenSegment, Reason, Refused, ReleaseGrant, Reply, SegmentReply};
@@ -54,6 +55,7 @@ struct State {
     memory: BTreeMap<StepKey, Memory>,
     register: Register,
     manager: Notifier,
+    huge_pages: HugePages,
 }
 
 /// A process that was found to belong to a step with a segment.
@@ -82,7 +84,8 @@ impl Segments {
     pub fn open(config: &Config, manager: Notifier) -> std::io::Result<Arc<Segments>> {
         let register = Register::new(&config.state_dir, &process::boot_id(&config.proc_root)?);
         let account = Account::new(config.segments);
-        let mut state = State { account, memory: BTreeMap::new(), register, manager };
+        let pages = config.segments.huge_pages;
+        let mut state = State { account, memory: BTreeMap::new(), register, manager, huge_pages: pages };
         state.take_up();
         let huge_pages = memory::huge_pages().unwrap_or_else(|| "none".to_owned());
         tracing::info!(
@@ -269,7 +272,7 @@ impl State {
     /// Makes memory. It is in the register before anybody has it, so that the next agent knows it for what it is.
     fn make(&mut self, key: StepKey, bytes: u64) -> std::io::Result<()> {
         let name = adopt::name(key);
-        let memory = Memory::make(&name, bytes)?;
+        let memory = Memory::make(&name, bytes, self.huge_pages)?;
         let kept = memory.file().try_clone()?;
         self.memory.insert(key, memory);
         if let Err(error) = self.try_save() {

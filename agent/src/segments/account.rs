@@ -131,7 +131,8 @@ mod tests {
 
     fn account() -> Account {
         let default = Unasked::Size(Bytes(64 * MIB));
-        Account::new(Limits { default, max: Bytes(128 * MIB), total: Some(Bytes(200 * MIB)) })
+        let (max, total) = (Bytes(128 * MIB), Some(Bytes(200 * MIB)));
+        Account::new(Limits { default, max, total, ..Limits::default() })
     }
 
     fn asked(job: u32, leaves: u32, bytes: Option<u64>) -> OpenSegment {

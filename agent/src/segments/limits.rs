@@ -5,6 +5,7 @@
 //! default = "256M"     # of a step with two or more leaves that says nothing; "off" for none
 //! max = "8G"           # of one step, whatever it asks for
 //! total = "64G"        # of all steps on the node together; not given: half of the node's memory
+//! huge_pages = "try"   # from the pool of huge pages where it has enough, otherwise ordinary ones; not given: "never"
 //! ```
 //! The sizes bound addresses, not memory in use: a page is taken when a rank first writes to it, and is charged to the
 //! cgroup of that rank's job. Half of the memory is what tmpfs(5) takes as its own default for the same reason.
@@ -41,11 +42,25 @@ pub struct Limits {
     pub max: Bytes,
     /// Most bytes of all segments together.
     pub total: Option<Bytes>,
+    /// Whether their pages come from the node's pool of huge pages.
+    pub huge_pages: HugePages,
+}
+
+/// Whether pages come from the pool that hugetlbfs serves (Documentation/admin-guide/mm/hugetlbpage.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HugePages {
+    /// Ordinary pages, which the kernel may merge.
+    #[default]
+    Never,
+    /// Where enough of them are free.
+    Try,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { default: Unasked::Size(Bytes(256 << 20)), max: Bytes(8 << 30), total: None }
+        let default = Unasked::Size(Bytes(256 << 20));
+        Limits { default, max: Bytes(8 << 30), total: None, huge_pages: HugePages::Never }
     }
 }
 
@@ -120,6 +135,14 @@ mod tests {
     #[test]
     fn without_a_total_it_is_half_of_the_memory() {
         assert_eq!(Limits::default().total(), memory() / 2);
+    }
+
+    #[test]
+    fn huge_pages_are_asked_for_by_name() {
+        assert_eq!(read("").unwrap().huge_pages, HugePages::Never);
+        assert_eq!(read("huge_pages = \"try\"\n").unwrap().huge_pages, HugePages::Try);
+        let said = read("huge_pages = \"always\"\n").unwrap_err();
+        assert!(said.contains("always") && said.contains("never") && said.contains("try"), "{said}");
     }
 
     #[test]

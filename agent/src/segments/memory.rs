@@ -4,12 +4,16 @@
 //! is not there for a job with a /dev/shm of its own, it outlives a killed step, and its file cannot be sealed, so that a
 //! peer's ftruncate(2) ends its neighbours by SIGBUS (memfd_create(2), fcntl(2) on F_ADD_SEALS).
 //!
-//! Placement is left to the ranks: the agent touches no page and sets no memory policy, so that each page is taken on the
-//! NUMA node of the rank that writes to it first, which is the rank that owns this part of the segment. Huge pages are
-//! transparent ones: the size is a multiple of 2 MiB and the ranks madvise(2) their mapping, which counts where
-//! /sys/kernel/mm/transparent_hugepage/shmem_enabled says `advise`. Files of hugetlbfs are not used: their pages are
-//! taken from a pool at once, whether touched or not, and SIGBUS is the answer when the pool is empty.
+//! Placement is left to the ranks: the agent touches no page and sets no memory policy, so that each page is taken when a rank
+//! first writes to it, on the NUMA node that the rank that owns this part of the segment has it preferred on.
+//!
+//! Huge pages are transparent ones: the size is a multiple of 2 MiB and the ranks madvise(2) their mapping, which counts where
+//! /sys/kernel/mm/transparent_hugepage/shmem_enabled says `advise`. With `segments.huge_pages = "try"` they come from the pool
+//! of hugetlbfs, if the pool has enough for the whole segment: it is reserved at once, so that a rank never finds the pool empty,
+//! and nobody else has the pages as long as the segment lives, touched or not. One way to SIGBUS is left there: a rank that gives
+//! pages back itself by punching holes (fallocate(2)) loses the reservation with them.
 
+use super::limits::{GRAIN, HugePages};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 use std::fs::File;
@@ -50,16 +54,22 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlag
 
 impl Memory {
     /// New memory, all zero, none of it taken yet. The name is for people who look at /proc.
-    pub(super) fn make(name: &str, bytes: u64) -> io::Result<Memory> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // What ranks share is data. Kernels before 6.3 do not know the flag and cannot seal that.
-        let file = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(Errno::INVAL) => memfd_create(name, flags)?,
-            other => other?,
+    pub(super) fn make(name: &str, bytes: u64, pages: HugePages) -> io::Result<Memory> {
+        let file = match pages {
+            HugePages::Never => sized(name, bytes, MemfdFlags::empty())?,
+            HugePages::Try => from_pool(name, bytes).or_else(|error| {
+                let (needed, free) = (bytes / GRAIN, free_huge_pages());
+                tracing::warn!(
+                    name,
+                    needed,
+                    free,
+                    %error,
+                    "segment has ordinary pages: the pool of 2 MiB pages (vm.nr_hugepages) does not have enough"
+                );
+                sized(name, bytes, MemfdFlags::empty())
+            })?,
         };
-        ftruncate(&file, bytes)?;
         fcntl_add_seals(&file, SEALS)?;
-        let file = File::from(file);
         let id = id_of(&file)?;
         Ok(Memory { file, id })
     }
@@ -92,6 +102,35 @@ impl Memory {
     }
 }
 
+/// An anonymous file of this size.
+fn sized(name: &str, bytes: u64, more: MemfdFlags) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | more;
+    // What ranks share is data. Kernels before 6.3 do not know the flag and cannot seal that.
+    let file = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create(name, flags)?,
+        other => other?,
+    };
+    ftruncate(&file, bytes)?;
+    Ok(File::from(file))
+}
+
+/// The same from the pool of huge pages, all of them reserved.
+fn from_pool(name: &str, bytes: u64) -> io::Result<File> {
+    let file = sized(name, bytes, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)?;
+    // A mapping reserves pages for the file, which keeps them when the mapping is gone (hugetlbfs_reserv in the kernel's mm
+    // documentation). It is not looked at.
+    drop(memmap2::MmapOptions::new().map_raw(&file)?);
+    Ok(file)
+}
+
+/// Pages of 2 MiB in the pool that nobody has or has reserved.
+fn free_huge_pages() -> u64 {
+    let pool = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB");
+    let read = |name| std::fs::read_to_string(pool.join(name)).ok().and_then(|text| text.trim().parse().ok());
+    let count = |name| read(name).unwrap_or(0_u64);
+    count("free_hugepages").saturating_sub(count("resv_hugepages"))
+}
+
 fn id_of(file: &File) -> io::Result<FileId> {
     let meta = file.metadata()?;
     Ok(FileId { dev: meta.dev(), ino: meta.ino() })
@@ -104,6 +143,58 @@ mod tests {
 
     const BYTES: u64 = 2 << 20;
 
+    fn plain(bytes: u64) -> io::Result<Memory> {
+        Memory::make("test", bytes, HugePages::Never)
+    }
+
+    /// Pages in the pool while a test runs; none where it may not fill the pool.
+    struct Pool(u64);
+
+    impl Pool {
+        const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+
+        fn add(pages: u64) -> Option<Pool> {
+            let before: u64 = std::fs::read_to_string(Pool::COUNT).ok()?.trim().parse().ok()?;
+            std::fs::write(Pool::COUNT, (before + pages).to_string()).ok()?;
+            let pool = Pool(before);
+            (free_huge_pages() >= pages).then_some(pool)
+        }
+    }
+
+    impl Drop for Pool {
+        fn drop(&mut self) {
+            std::fs::write(Pool::COUNT, self.0.to_string()).unwrap();
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_reserved_for_the_whole_segment_and_go_back_with_it() {
+        let Some(_pool) = Pool::add(4) else {
+            // Nothing that could be installed helps where memory is in pieces or belongs to somebody else.
+            return println!("SKIP: no huge pages can be had here");
+        };
+        let free = free_huge_pages();
+        let memory = Memory::make("test", 3 * BYTES, HugePages::Try).unwrap();
+        let rank = File::from(memory.reopen().unwrap());
+        assert_eq!(rank.metadata().unwrap().blksize(), BYTES, "of huge pages");
+        assert_eq!(free - free_huge_pages(), 3, "reserved before anybody touches them");
+        assert!(rank.set_len(BYTES).is_err() && rank.set_len(4 * BYTES).is_err());
+        let mapped = memmap2::MmapOptions::new().map_raw(&rank).unwrap();
+        let path = format!("/proc/self/fd/{}", rank.as_raw_fd());
+        assert!(Memory::find(Path::new(&path), memory.id(), 3 * BYTES).is_some());
+        drop((memory, mapped, rank));
+        assert_eq!(free_huge_pages(), free);
+    }
+
+    #[test]
+    fn where_the_pool_is_too_small_the_pages_are_ordinary() {
+        let more = (free_huge_pages() + 1000) * BYTES;
+        let memory = Memory::make("test", more, HugePages::Try).unwrap();
+        let meta = memory.file().metadata().unwrap();
+        assert_eq!((meta.len(), meta.blocks()), (more, 0));
+        assert!(meta.blksize() < BYTES);
+    }
+
     #[test]
     fn the_word_in_force_is_the_one_in_brackets() {
         let words = "always within_size advise [never] deny force\n";
@@ -113,7 +204,7 @@ mod tests {
 
     #[test]
     fn its_size_cannot_be_changed_and_its_bytes_are_shared() {
-        let memory = Memory::make("test", BYTES).unwrap();
+        let memory = plain(BYTES).unwrap();
         let rank = File::from(memory.reopen().unwrap());
         for size in [0, BYTES - 1, BYTES + 1] {
             assert_eq!(rank.set_len(size).unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{size}");
@@ -127,13 +218,13 @@ mod tests {
 
     #[test]
     fn an_untouched_segment_takes_no_memory() {
-        let memory = Memory::make("test", 64 * BYTES).unwrap();
+        let memory = plain(64 * BYTES).unwrap();
         assert_eq!(memory.file().metadata().unwrap().blocks(), 0);
     }
 
     #[test]
     fn it_is_found_again_and_nothing_else_is_taken_for_it() {
-        let (memory, other) = (Memory::make("test", BYTES).unwrap(), Memory::make("test", BYTES).unwrap());
+        let (memory, other) = (plain(BYTES).unwrap(), plain(BYTES).unwrap());
         let path = |m: &Memory| format!("/proc/self/fd/{}", m.file().as_raw_fd());
         let found = Memory::find(Path::new(&path(&memory)), memory.id(), BYTES).unwrap();
         assert_eq!(found.id(), memory.id());

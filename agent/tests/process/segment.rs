@@ -129,6 +129,22 @@ fn a_segment_ends_with_the_grant_and_with_the_lease() {
 }
 
 #[test]
+fn a_pool_of_huge_pages_that_is_too_small_costs_a_message_and_no_step() {
+    let slurm = "[slurm]\ndrain = false\nsqueue = \"/bin/false\"\n";
+    let mut rig = Rig::new(1).with(&format!("{slurm}[segments]\nhuge_pages = \"try\"\n"));
+    rig.start();
+    let mut step = rig.step(7, 1);
+    assert_eq!(step.rank(0, "fetch"), FETCHED);
+    step.rank(0, "put hello");
+    assert_eq!(step.rank(0, "get 5"), "hello");
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.is_ok_and(|pages| pages.trim().parse::<u64>().unwrap() >= 128) {
+        return println!("the pool of this machine is large enough: no message");
+    }
+    assert!(rig.log().contains("vm.nr_hugepages"), "{}", rig.log());
+}
+
+#[test]
 fn the_sites_limits_hold() {
     let mut rig = Rig::new(1).with(
         "[slurm]\ndrain = false\nsqueue = \"/bin/false\"\n[segments]\ndefault = \"64M\"\nmax = \"128M\"\ntotal = \"160M\"\n",
