@@ -1,6 +1,7 @@
 //! Communicators: the public face of the library.
 
 mod calls;
+mod launcher;
 mod start;
 
 use std::cell::Cell;
@@ -27,6 +28,8 @@ pub struct Comm {
     engine: Engine,
     core: Box<Core>,
     splits: u64,
+    /// Made by `join`, not by `split`.
+    joined: bool,
 }
 
 // SAFETY: everything inside is owned by this value and moves with it: the cells of the core, and the tasks of
@@ -37,12 +40,13 @@ impl Comm {
     /// Joins all ranks of `segment`; returns when all have come.
     ///
     /// # Errors
-    /// `Timeout` names the first rank that did not come, `Exhausted` if this process is in already.
+    /// `Timeout` names the first rank that did not come, `Exhausted` or `Invalid` if this process is in already.
     pub fn join(segment: &Arc<Segment>, rank: usize, options: &Options) -> Result<Self> {
         let ranks = segment.layout().ranks;
         if rank >= ranks {
             return Err(Error::Invalid("rank"));
         }
+        segment.sit_down(rank)?;
         let slot = segment.take_slot(1).ok_or(Error::Exhausted("the world communicator of this segment"))?;
         let joined =
             join::join(segment, slot, rank, options.timeout).inspect_err(|_| segment.give_slot(slot))?;
@@ -60,12 +64,13 @@ impl Comm {
             timeout: Cell::new(options.timeout),
         };
         let mut comm = Self::from_charter(charter);
+        comm.joined = true;
         comm.agree_on_single_copy(joined.can_read_peers && options.single_copy)?;
         Ok(comm)
     }
 
     fn from_charter(charter: Charter) -> Self {
-        Self { engine: Engine::default(), core: Box::new(Core::new(charter)), splits: 0 }
+        Self { engine: Engine::default(), core: Box::new(Core::new(charter)), splits: 0, joined: false }
     }
 
     /// One-copy transfers need the right to read the memory of every peer, on every rank.
@@ -167,6 +172,9 @@ impl Comm {
 impl Drop for Comm {
     fn drop(&mut self) {
         let charter = &self.core.charter;
+        if self.joined {
+            charter.segment.member(charter.rank).withdraw();
+        }
         charter.segment.give_slot(charter.slot);
     }
 }

@@ -25,6 +25,7 @@ mod core;
 pub mod datatype;
 pub mod error;
 pub mod flow;
+pub mod handshake;
 #[cfg(not(loom))]
 mod join;
 #[cfg(not(loom))]

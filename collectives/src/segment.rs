@@ -9,6 +9,7 @@
 
 mod agent;
 mod arena;
+mod claim;
 pub mod layout;
 pub mod pass;
 mod placement;
@@ -24,7 +25,7 @@ pub use agent::SOCKET_VARIABLE;
 pub use layout::{DEFAULT_BYTES, Layout};
 
 use crate::error::{Error, Result};
-use crate::join::MemberRecord;
+use crate::handshake::Record;
 use crate::line::Line;
 use crate::segment::arena::Arena;
 use crate::sys;
@@ -46,6 +47,7 @@ pub struct Segment {
     /// Grows with every fault: user buffers of earlier eras are lost.
     era: AtomicU64,
     arena: OnceLock<(usize, Mutex<Arena>)>,
+    seated: OnceLock<claim::Seated>,
 }
 
 // SAFETY: the mapping is plain memory without thread affinity; all state beside it is atomic or
@@ -80,12 +82,23 @@ impl Segment {
         Ok(Self::wrap(base, layout, Backing::Memfd(fd)))
     }
 
+    /// Maps the segment that this process inherited under a number, which stays as it is.
+    ///
+    /// # Errors
+    /// As [`Segment::from_descriptor`]; fails when nothing is open there.
+    pub(crate) fn from_inherited(descriptor: i32, ranks: usize) -> Result<Arc<Self>> {
+        let own = claim::reopened(descriptor)?;
+        claim::announce(own.as_fd())?;
+        Self::from_descriptor(own, ranks)
+    }
+
     /// Fetches the step's segment from the agent at `socket`.
     ///
     /// # Errors
     /// The agent's refusal, or what [`Segment::from_descriptor`] refuses.
     pub fn from_agent(socket: &Path, ranks: usize) -> Result<Arc<Self>> {
         let (fd, granted) = agent::fetch(socket)?;
+        claim::announce(fd.as_fd())?;
         let segment = Self::from_descriptor(fd, ranks)?;
         if segment.layout.bytes as u64 != granted.bytes {
             let (job, step) = (granted.job, granted.step);
@@ -124,7 +137,7 @@ impl Segment {
 
     fn wrap(base: *mut u8, layout: Layout, backing: Backing) -> Arc<Self> {
         let (slots, era) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { base, layout, backing, slots, era, arena: OnceLock::new() })
+        Arc::new(Self { base, layout, backing, slots, era, arena: OnceLock::new(), seated: OnceLock::new() })
     }
 
     /// The descriptor to hand to a child; a named segment has none.
@@ -159,7 +172,7 @@ impl Segment {
         unsafe { (&*self.at(head).cast(), &*self.at(tail).cast()) }
     }
 
-    pub(crate) fn member(&self, rank: usize) -> &MemberRecord {
+    pub(crate) fn member(&self, rank: usize) -> &Record {
         // SAFETY: as in `line`; the record is made of atomics and no longer than MEMBER_BYTES.
         unsafe { &*self.at(self.layout.member(rank)).cast() }
     }

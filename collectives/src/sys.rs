@@ -43,6 +43,31 @@ pub(crate) fn is_sealed(fd: BorrowedFd<'_>) -> bool {
     seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && seals & libc::F_SEAL_GROW != 0
 }
 
+/// Kinds of locks on a whole file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lock {
+    Shared,
+    Exclusive,
+}
+
+/// Puts a lock on the file for this open description, in place of an earlier one; false when another's is in the way.
+pub(crate) fn lock(fd: BorrowedFd<'_>, lock: Lock) -> Result<bool> {
+    let kind = match lock {
+        Lock::Shared => libc::F_RDLCK,
+        Lock::Exclusive => libc::F_WRLCK,
+    };
+    // From the beginning to the end, wherever that is.
+    let whole =
+        libc::flock { l_type: kind as _, l_whence: libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 };
+    // SAFETY: the kernel reads the live structure.
+    let done = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
+    match (done, std::io::Error::last_os_error().raw_os_error()) {
+        (0, _) => Ok(true),
+        (_, Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        _ => Err(Error::last_os("lock the segment")),
+    }
+}
+
 /// Maps `bytes` of `fd` shared and writable, asking for huge pages where they pay.
 pub(crate) fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> Result<*mut u8> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -120,6 +145,11 @@ pub(crate) fn current_node() -> Option<u32> {
     // SAFETY: the kernel writes one number; null is allowed for the others.
     let done = unsafe { libc::syscall(libc::SYS_getcpu, none, &raw mut node, none) };
     (done == 0 && node < u64::BITS).then_some(node)
+}
+
+/// The CPUs of a NUMA node, as a list such as `0-3,8`.
+pub(crate) fn cpus_of_node(node: u32) -> Option<String> {
+    std::fs::read_to_string(format!("/sys/devices/system/node/node{node}/cpulist")).ok()
 }
 
 /// Prefers `node` for pages in a range that nobody has touched yet; whether the kernel took it.

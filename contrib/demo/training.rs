@@ -4,8 +4,8 @@
 //! CPU (`train-digits`).
 
 use crate::scenes::show;
-use migshare_harness::artifacts::{Artifacts, make_dir, stage};
-use migshare_harness::{Cluster, Outcome, Result, Sight, Trouble, ensure, process, sight};
+use migshare_harness::artifacts::{Artifacts, stage};
+use migshare_harness::{Cluster, Outcome, Result, Sight, Trouble, collectives, ensure, process, sight};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -66,13 +66,7 @@ fn furnish(cluster: &Cluster) -> Result {
     stage(&sources.join("contrib/demo/train-digits"), &cluster.path("bin/train-digits"), 0o755)?;
     let digits = built.python_file("sklearn/datasets/data/digits.csv.gz")?;
     stage(&digits, &cluster.path("lib/digits.csv.gz"), 0o644)?;
-    let package = cluster.path("lib/python/migshare");
-    make_dir(&package, 0o755)?;
-    for module in ["__init__.py", "_buffer.py", "_comm.py", "_library.py"] {
-        let source = sources.join("collectives/python/src/migshare").join(module);
-        stage(&source, &package.join(module), 0o644)?;
-    }
-    stage(&built.get("libmigshare.so")?, &package.join("libmigshare.so.1"), 0o755)
+    collectives::install(cluster)
 }
 
 fn show_result(outcome: &Outcome) -> Result {

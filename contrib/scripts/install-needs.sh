@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, demo and tests of migshare need on Debian 12: Slurm, munge, clang's library for
-# bindgen, and in a virtual environment NVIDIA's Python binding of NVML, scikit-learn (for its data set of digits) and
-# matplotlib. Run as root; does nothing when
-# everything is there. It starts no service: demo and tests bring their own daemons up on loopback.
+# bindgen, and in a virtual environment NVIDIA's Python binding of NVML, scikit-learn (for its data set of digits),
+# matplotlib and setuptools (for the wheel). Run as root; does nothing when everything is there. It starts
+# no service: demo and tests bring their own daemons up on loopback.
 #
 # usage: install-needs.sh demo|all|guest [TARGET_DIR]     the virtual environment becomes TARGET_DIR/venv; guest: QEMU too, and
 #        Debian's kernel unpacked in TARGET_DIR/guest, for the storage sidecar's test over real NVMe/TCP
@@ -26,7 +26,7 @@ for_tests=(
   fio acl                       # writes and verifies on such mounts; access control lists there
   glusterfs-server glusterfs-client   # a remote file system of others
   bindfs                        # a bare pass-through FUSE to compare with
-  python3-torch                 # tests of the collectives' Python package
+  python3-torch openmpi-bin     # tests of the collectives' Python package, and of launchers in a job step
 )
 
 for_guest=(

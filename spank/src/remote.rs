@@ -15,6 +15,7 @@
 //! <https://bugs.schedmd.com/show_bug.cgi?id=7573>.
 
 mod access;
+mod network;
 mod segment;
 
 use crate::agent::Agent;
@@ -58,11 +59,18 @@ impl Step {
 
     /// `task_init_privileged`: the one place where an error fails the job and nothing else.
     pub fn check(&self, slurm: &dyn Slurm) -> Result<(), String> {
-        match &self.access {
-            Ok(_) => Ok(()),
+        let unfit = |access: &Access| {
+            network::refusal(|name| slurm.getenv(name)).filter(|_| !access.leaves.is_empty())
+        };
+        let error = match &self.access {
+            Ok(access) => unfit(access),
+            Err(e) => Some(e.clone()),
+        };
+        match error {
+            None => Ok(()),
             // All tasks meet the same error: one of them says it.
-            Err(_) if slurm.item(Item::Task).unwrap_or_default() > 0 => Err(String::new()),
-            Err(e) => Err(e.clone()),
+            Some(_) if slurm.item(Item::Task).unwrap_or_default() > 0 => Err(String::new()),
+            Some(e) => Err(e),
         }
     }
 

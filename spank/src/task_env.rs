@@ -60,11 +60,17 @@ pub fn granted(task: Task<'_>, now: impl Fn(&str) -> Option<String>) -> Vec<Chan
         Change::Set(env::RANK, task.rank.to_string()),
         Change::Set(env::SIZE, task.size.to_string()),
     ];
-    match task.segment {
-        Some(socket) => changes.push(Change::Set(env::SEGMENT_SOCKET, socket.display().to_string())),
-        // The step of a batch script inherits what the script has.
-        None if now(env::SEGMENT_SOCKET).is_some() => changes.push(Change::Unset(env::SEGMENT_SOCKET)),
-        None => {}
+    let numa = task.leaves().next().and_then(|leaf| leaf.numa);
+    for (name, value) in [
+        (env::SEGMENT_SOCKET, task.segment.map(|socket| socket.display().to_string())),
+        (env::NUMA_NODE, numa.map(|node| node.to_string())),
+    ] {
+        match value {
+            Some(value) => changes.push(Change::Set(name, value)),
+            // The step of a batch script inherits what the script has.
+            None if now(name).is_some() => changes.push(Change::Unset(name)),
+            None => {}
+        }
     }
     if now(env::NCCL_MULTI_RANK_GPU_ENABLE).is_none() {
         changes.push(Change::Set(env::NCCL_MULTI_RANK_GPU_ENABLE, "1".to_owned()));
@@ -99,7 +105,7 @@ mod tests {
             gpu,
             gpu_minor: gpu,
             pci_bus_id: String::new(),
-            numa: None,
+            numa: Some(gpu),
             placement: Placement { start, size: 1 },
             generation: 1,
             profile: "1g.10gb".to_owned(),
@@ -139,6 +145,7 @@ mod tests {
         assert_eq!(env["MIGSHARE_PLACEMENTS"], "0/1:1,1/6:1");
         assert_eq!(env["MIGSHARE_PROFILES"], "1g.10gb,1g.10gb");
         assert_eq!(env["MIGSHARE_MEMORY_MIB"], "9");
+        assert_eq!(env["MIGSHARE_NUMA_NODE"], "0", "of the first");
         assert_eq!(env["MIGSHARE_STEP_LEAVES"], env["NVIDIA_VISIBLE_DEVICES"]);
         assert_eq!((env["MIGSHARE_RANK"], env["MIGSHARE_SIZE"]), ("1", "2"));
         assert_eq!(env["MIGSHARE_SEGMENT_SOCKET"], "/run/segment.sock");
@@ -171,6 +178,14 @@ mod tests {
         let changes = granted(task, |name| (name == env::SEGMENT_SOCKET).then(|| "/run/x".to_owned()));
         assert_eq!(set(&changes)["MIGSHARE_SEGMENT_SOCKET"], "unset");
         assert!(!set(&granted(task, |_| None)).contains_key("MIGSHARE_SEGMENT_SOCKET"));
+    }
+
+    #[test]
+    fn where_no_numa_node_is_known_none_is_inherited() {
+        let leaves = [Leaf { numa: None, ..leaf(0, 0, 10) }];
+        let task = Task { rank: 0, size: 1, step: &leaves, mine: &[0], segment: None };
+        let changes = granted(task, |name| (name == env::NUMA_NODE).then(|| "1".to_owned()));
+        assert_eq!(set(&changes)["MIGSHARE_NUMA_NODE"], "unset");
     }
 
     #[test]

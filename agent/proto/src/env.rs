@@ -40,6 +40,8 @@ pub const PLACEMENTS: &str = "MIGSHARE_PLACEMENTS";
 pub const PROFILES: &str = "MIGSHARE_PROFILES";
 /// Memory of this task's smallest leaf in MiB.
 pub const MEMORY_MIB: &str = "MIGSHARE_MEMORY_MIB";
+/// NUMA node of the GPU of this task's first leaf, where the node tells.
+pub const NUMA_NODE: &str = "MIGSHARE_NUMA_NODE";
 /// MIG UUIDs of all leaves of the step on this node, comma separated.
 pub const STEP_LEAVES: &str = "MIGSHARE_STEP_LEAVES";
 /// Rank of this task among the tasks of the step on this node, from 0.
@@ -81,6 +83,11 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: PLACEMENTS, scope: Scope::Task, meaning: "gpu/start:size of each of the task's leaves" },
     Variable { name: PROFILES, scope: Scope::Task, meaning: "profile name of each of the task's leaves" },
     Variable { name: MEMORY_MIB, scope: Scope::Task, meaning: "memory of the task's smallest leaf, MiB" },
+    Variable {
+        name: NUMA_NODE,
+        scope: Scope::Task,
+        meaning: "NUMA node of the GPU of the task's first leaf, where the node tells",
+    },
     Variable {
         name: STEP_LEAVES,
         scope: Scope::Step,

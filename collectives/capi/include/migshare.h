@@ -67,6 +67,10 @@ int32_t migshare_segment_from_fd(int fd, int32_t ranks, migshare_segment **segme
 int32_t migshare_segment_from_agent(const char *socket, int32_t ranks, migshare_segment **segment);
 /* From MIGSHARE_SEGMENT_FD or MIGSHARE_SEGMENT_SOCKET. */
 int32_t migshare_segment_from_env(int32_t ranks, migshare_segment **segment);
+/* For programs that number their ranks themselves: MIGSHARE_EXHAUSTED where another process has the segment open by
+ * _from_agent or _from_env, so that two programs in one step do not meet in it. Until this process and all that open it later
+ * have freed it, the others are refused. */
+int32_t migshare_segment_claim(const migshare_segment *segment);
 /* Named segments need no agent and no common parent, but any process of the user can damage them. The
  * creator's migshare_segment_free removes the name. */
 int32_t migshare_segment_create_named(const char *name, uint64_t bytes, int32_t ranks, migshare_segment **segment);
@@ -76,7 +80,8 @@ int migshare_segment_fd(const migshare_segment *segment);
 /* May be called while communicators still use the memory. */
 int32_t migshare_segment_free(migshare_segment *segment);
 
-/* Communicators. Rank, size and segment of the step, see migshare_segment_from_env. */
+/* Communicators. The segment as in migshare_segment_from_env; rank and size from MIGSHARE_RANK and MIGSHARE_SIZE, or, where these
+ * are not set or say that the task is alone on its node, from the variables of torchrun, Open MPI's, MPICH's or Intel MPI's mpirun. */
 int32_t migshare_comm_from_env(migshare_comm **comm);
 /* Returns when all ranks have joined. `timeout_ms` 0 means MIGSHARE_TIMEOUT_MS or 30 seconds. */
 int32_t migshare_comm_join(const migshare_segment *segment, int32_t rank, uint64_t timeout_ms, migshare_comm **comm);

@@ -139,6 +139,19 @@ pub unsafe extern "C" fn migshare_segment_open_named(
 /// # Safety
 /// `segment` is null or was made by this library and not freed.
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn migshare_segment_claim(segment: *const SegmentHandle) -> i32 {
+    guard(|| {
+        // SAFETY: promised by the caller.
+        let segment = unsafe { segment.as_ref() }.ok_or(Error::Invalid("the segment is null"))?;
+        Ok(segment.0.claim()?)
+    })
+}
+
+/// See `migshare.h`.
+///
+/// # Safety
+/// `segment` is null or was made by this library and not freed.
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn migshare_segment_fd(segment: *const SegmentHandle) -> c_int {
     let mut fd = -1;
     guard(|| {

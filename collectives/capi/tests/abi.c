@@ -118,6 +118,8 @@ int main(void) {
     REQUIRE(migshare_abi_version() == MIGSHARE_ABI_VERSION);
     CHECK(migshare_segment_create(0, RANKS, &segment));
     REQUIRE(migshare_segment_fd(segment) >= 0);
+    CHECK(migshare_segment_claim(segment));
+    REQUIRE(migshare_segment_claim(NULL) == MIGSHARE_INVALID);
     for (int rank = 0; rank < RANKS; rank++)
         if (fork() == 0) exit(run(segment, rank));
     int failed = 0, status;

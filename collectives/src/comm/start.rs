@@ -1,18 +1,13 @@
 //! How a communicator begins: options, the environment of a rank, and the arithmetic of a split.
 
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Comm;
+use super::{Comm, launcher};
 use crate::error::{Error, Result};
 use crate::segment::{SOCKET_VARIABLE, Segment};
 
-/// This rank's number among the ranks of the step on this node.
-const RANK_VARIABLE: &str = "MIGSHARE_RANK";
-/// Number of ranks of the step on this node.
-const SIZE_VARIABLE: &str = "MIGSHARE_SIZE";
 /// Number of an inherited descriptor of a sealed memfd, for parents that make the segment themselves.
 const DESCRIPTOR_VARIABLE: &str = "MIGSHARE_SEGMENT_FD";
 /// Milliseconds that a rank waits for another.
@@ -48,40 +43,36 @@ impl Options {
 }
 
 impl Comm {
-    /// Joins the ranks of this step on this node: rank and size from `MIGSHARE_RANK` and `MIGSHARE_SIZE`,
-    /// the segment from `MIGSHARE_SEGMENT_FD` or else from the agent at `MIGSHARE_SEGMENT_SOCKET`.
+    /// Joins the ranks of this step on this node: rank and size from `MIGSHARE_RANK` and `MIGSHARE_SIZE`, or from the variables of
+    /// torchrun or mpirun where these started the process in a task of its own; the segment as [`segment_from_env`].
     ///
     /// # Errors
     /// `Environment` names the missing variable; otherwise as [`Comm::join`].
     pub fn from_env() -> Result<Self> {
-        let missing =
-            |name| move || Error::Environment(format!("{name} is not set: not a rank of a migshare step"));
-        let rank = number(RANK_VARIABLE)?.ok_or_else(missing(RANK_VARIABLE))? as usize;
-        let size = number(SIZE_VARIABLE)?.ok_or_else(missing(SIZE_VARIABLE))? as usize;
-        let segment = segment_from_env(size)?;
-        Self::join(&segment, rank, &Options::from_env()?)
+        let place = launcher::place(|name| std::env::var(name).ok())?;
+        let segment = segment_from_env(place.size)?;
+        Self::join(&segment, place.rank, &Options::from_env()?)
     }
 }
 
-/// The segment that the environment names, for `size` ranks.
+/// The segment that the environment names, for `size` ranks: from `MIGSHARE_SEGMENT_FD` or else from the agent at
+/// `MIGSHARE_SEGMENT_SOCKET`. Others see that it is open, see [`Segment::claim`].
 ///
 /// # Errors
 /// `Environment` when it names none, otherwise what the segment's constructors refuse.
 pub fn segment_from_env(size: usize) -> Result<Arc<Segment>> {
     if let Some(descriptor) = number(DESCRIPTOR_VARIABLE)? {
-        let raw = i32::try_from(descriptor).map_err(|_| Error::Invalid("MIGSHARE_SEGMENT_FD"))?;
-        // SAFETY: the duplicate is checked; the inherited number itself stays untouched for others.
-        let copy = unsafe { libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, 3) };
-        if copy < 0 {
-            return Err(Error::last_os("duplicate MIGSHARE_SEGMENT_FD"));
-        }
-        // SAFETY: a fresh descriptor that nobody else owns.
-        return Segment::from_descriptor(unsafe { OwnedFd::from_raw_fd(copy) }, size);
+        let descriptor = i32::try_from(descriptor).map_err(|_| Error::Invalid("MIGSHARE_SEGMENT_FD"))?;
+        return Segment::from_inherited(descriptor, size);
     }
     match std::env::var_os(SOCKET_VARIABLE) {
         Some(path) => Segment::from_agent(Path::new(&path), size),
         None => {
-            Err(Error::Environment(format!("neither {DESCRIPTOR_VARIABLE} nor {SOCKET_VARIABLE} is set")))
+            let text = format!(
+                "neither {DESCRIPTOR_VARIABLE} nor {SOCKET_VARIABLE} is set: the step has no segment (srun --mig-share=N,segment=SIZE \
+                 asks for one)"
+            );
+            Err(Error::Environment(text))
         }
     }
 }

@@ -24,15 +24,16 @@
 //! them first, which also places them on its NUMA node.
 
 use crate::error::{Error, Result};
+use crate::handshake::Record;
 
-/// Ranks of one segment at most: eight GPUs with seven leaves, and room.
-pub const MAX_RANKS: usize = 64;
+pub use crate::handshake::MAX_RANKS;
 /// Communicators that one rank can be a member of at the same time.
 pub const SLOTS: usize = 8;
 /// The segment size that serves well; memory is taken only where it is touched.
 pub const DEFAULT_BYTES: u64 = 256 << 20;
 
 pub(crate) const MEMBER_BYTES: usize = 1024;
+const _: () = assert!(size_of::<Record>() <= MEMBER_BYTES);
 pub(crate) const LINE_STRIDE: usize = 128;
 /// Lines of a rank, used in turn by the operations: so many small ones may be under way at once.
 pub(crate) const LINES: usize = 8;

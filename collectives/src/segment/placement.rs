@@ -1,12 +1,13 @@
 //! On which NUMA node the pages of a rank's parts of the segment are.
 //!
 //! Each rank writes its rings, staging and board itself, so the first touch places them where it runs; but its user buffers
-//! may be written first by a peer (an all-reduce between buffers in the segment stores to everybody's target). The policy
-//! that is set here belongs to the shared file (mbind(2)) and holds for all who touch a page first. It prefers a node and does
-//! not bind to it: memory elsewhere is better than none. Where there is one node, or no such call, nothing happens.
+//! may be written first by a peer (an all-reduce between buffers in the segment stores to everybody's target), and a rank that is
+//! bound to no node may be elsewhere later. The policy that is set here belongs to the shared file (mbind(2)) and holds for all who
+//! touch a page first: the node of the rank's leaf, if the rank may run there, otherwise the one where it runs. It prefers a node
+//! and does not bind to it: memory elsewhere is better than none. Where there is one node, or no such call, nothing happens.
 //!
-//! Huge pages are transparent ones (`sys::map_shared`); pages of hugetlbfs would be taken from a pool that a peer can empty
-//! by punching holes, and SIGBUS would be the answer.
+//! Huge pages are transparent ones (`sys::map_shared`), unless the site has the agent take them from the pool. Parts of two
+//! ranks can lie in one page of the pool; the kernel then refuses the policy, and the first touch decides.
 
 use std::ops::Range;
 
@@ -14,13 +15,40 @@ use super::Segment;
 use super::layout::SLOTS;
 use crate::sys;
 
+/// NUMA node of the GPU of this rank's leaf, where the plugin knows.
+const NODE_VARIABLE: &str = "MIGSHARE_NUMA_NODE";
+
+/// The node for this rank's memory.
+fn node() -> Option<u32> {
+    let leaf = std::env::var(NODE_VARIABLE).ok().and_then(|text| text.parse().ok());
+    let cpus = |node| sys::cpus_of_node(node).as_deref().map(cpu_set).unwrap_or_default();
+    choose(leaf, cpus, &sys::allowed_cpus()).or_else(sys::current_node)
+}
+
+/// The leaf's node, if this rank may run on one of its CPUs: it then does sooner or later, or is bound there.
+fn choose(leaf: Option<u32>, cpus: impl Fn(u32) -> [u64; 8], allowed: &[u64; 8]) -> Option<u32> {
+    let near = |node: &u32| cpus(*node).iter().zip(allowed).any(|(there, here)| there & here != 0);
+    leaf.filter(|node| *node < u64::BITS).filter(near)
+}
+
+/// The set that a list such as `0-3,8` names; what is beyond 512 or no list is left out.
+fn cpu_set(list: &str) -> [u64; 8] {
+    let mut set = [0; 8];
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else { continue };
+        (first..=last.min(511)).for_each(|cpu| set[cpu / 64] |= 1 << (cpu % 64));
+    }
+    set
+}
+
 impl Segment {
-    /// Asks for pages on the node where the calling thread runs, for everything that `rank` owns.
+    /// Asks for pages near this rank for everything that it owns.
     pub(crate) fn place_near(&self, rank: usize) {
         if !sys::has_several_nodes() {
             return;
         }
-        let Some(node) = sys::current_node() else { return };
+        let Some(node) = node() else { return };
         for part in self.parts_of(rank) {
             // SAFETY: the layout keeps the parts inside the mapping.
             unsafe { sys::prefer_node(self.at(part.start), part.len(), node) };
@@ -43,6 +71,17 @@ impl Segment {
 mod tests {
     use super::*;
     use crate::segment::layout::{DEFAULT_BYTES, MAX_RANKS};
+
+    #[test]
+    fn the_leafs_node_is_taken_where_the_rank_may_run() {
+        let cpus = |node| cpu_set(if node == 0 { "0-63,128\n" } else { "64-127\n" });
+        assert_eq!(choose(Some(1), cpus, &cpu_set("0-127")), Some(1), "bound to neither");
+        assert_eq!(choose(Some(0), cpus, &cpu_set("128")), Some(0));
+        assert_eq!(choose(Some(1), cpus, &cpu_set("3")), None, "bound to the other node");
+        assert_eq!(choose(Some(64), cpus, &cpu_set("0-127")), None);
+        assert_eq!(choose(None, cpus, &cpu_set("0-127")), None);
+        assert_eq!(cpu_set("nonsense,7-x,600-700"), [0; 8]);
+    }
 
     #[test]
     fn the_parts_of_all_ranks_are_whole_pages_and_nobody_elses() {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use migshare_collectives::segment::pass;
 use migshare_collectives::{Comm, Error, Options, ReduceOp, Segment};
 
+use crate::launch::Launch;
+
 const BYTES: u64 = 16 << 20;
 
 fn two_threads(make: impl Fn(usize) -> std::sync::Arc<Segment> + Sync) {
@@ -47,6 +49,27 @@ fn a_second_communicator_of_the_same_rank_is_refused() {
     assert!(matches!(Comm::join(&segment, 0, &Options::default()), Err(Error::Exhausted(_))));
     drop(first);
     assert!(Comm::join(&segment, 0, &Options::default()).is_ok());
+}
+
+#[test]
+fn a_second_part_of_a_program_cannot_be_the_same_rank_and_does_the_first_no_harm() {
+    Launch::new(2).run(|mut first| {
+        assert!(matches!(Comm::from_env(), Err(Error::Invalid(text)) if text.contains("split")));
+        first.barrier().unwrap();
+        drop(first);
+        Comm::from_env().unwrap().barrier().unwrap();
+    });
+}
+
+#[test]
+fn an_attempt_to_join_that_was_given_up_does_not_keep_the_next_from_joining() {
+    let made = Segment::create(BYTES, 2).unwrap();
+    let impatient = Options { timeout: Duration::ZERO, ..Options::default() };
+    assert!(matches!(Comm::join(&made, 0, &impatient), Err(Error::Timeout { .. })));
+    two_threads(|rank| match rank {
+        0 => made.clone(),
+        _ => Segment::from_descriptor(copy_of(&made), 2).unwrap(),
+    });
 }
 
 #[test]

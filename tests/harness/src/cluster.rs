@@ -261,9 +261,14 @@ fn furnish(dir: &Path) -> Result<Kit> {
     stage(&built.get("migshare")?, &dir.join("bin/migshare"), 0o755)?;
     stage(&built.python_file("pynvml.py")?, &dir.join("lib/python/pynvml.py"), 0o644)?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for script in
-        ["../../contrib/demo/leaf-witness", "programs/hold", "programs/alone", "programs/segment-rank"]
-    {
+    for script in [
+        "../../contrib/demo/leaf-witness",
+        "programs/hold",
+        "programs/alone",
+        "programs/segment-rank",
+        "programs/collective-rank",
+        "programs/nccl-net-init",
+    ] {
         let name = script.rsplit('/').next().unwrap_or(script);
         stage(&sources.join(script), &dir.join("bin").join(name), 0o755)?;
     }

@@ -11,6 +11,7 @@
 
 pub mod artifacts;
 pub mod cluster;
+pub mod collectives;
 pub mod config;
 pub mod daemon;
 pub mod interrupt;

@@ -16,7 +16,18 @@ pub fn cluster_can_run() -> bool {
     } else {
         Some("a cluster with device filters needs root".to_owned())
     };
-    let Some(reason) = reason else { return true };
+    reason.is_none_or(skip)
+}
+
+/// Whether a program that only some stories need is there, with the same rule.
+///
+/// # Panics
+/// When it is not and `MIGSHARE_REQUIRE` is `all`.
+pub fn is_there(program: &str) -> bool {
+    in_path(program) || skip(format!("{program} is not in PATH"))
+}
+
+fn skip(reason: String) -> bool {
     assert!(std::env::var("MIGSHARE_REQUIRE").as_deref() != Ok("all"), "MIGSHARE_REQUIRE=all, but {reason}");
     println!("SKIP: {reason}");
     false

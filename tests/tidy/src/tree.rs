@@ -52,7 +52,7 @@ pub fn texts() -> Vec<Text> {
         .collect()
 }
 
-/// Folders with nothing that a person wrote.
+/// Folders, and git's file in a linked work tree, with nothing that a person wrote.
 const NOT_OURS: &[&str] = &[".git", "target", "out", "node_modules", "__pycache__"];
 
 fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
@@ -60,7 +60,10 @@ fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_dir() && !NOT_OURS.iter().any(|n| name == *n) {
+        if NOT_OURS.iter().any(|n| name == *n) {
+            continue;
+        }
+        if kind.is_dir() {
             walk(&entry.path(), into);
         } else if kind.is_file() {
             into.push(entry.path());

@@ -47,6 +47,15 @@ class Segment:
         finally:
             os.close(copy)
 
+    def claim(self):
+        """Takes the step's segment for this process and those that it tells; False where another program has it open."""
+        try:
+            return call("segment_claim", self._handle)
+        except Error as error:
+            if error.status != "EXHAUSTED":
+                raise
+            return False
+
     def fileno(self):
         return LIBRARY.migshare_segment_fd(self._handle)
 
@@ -96,7 +105,7 @@ class Comm:
 
     @classmethod
     def from_env(cls):
-        """The ranks of this step on this node, by MIGSHARE_RANK and MIGSHARE_SIZE."""
+        """The ranks of this step on this node, as srun, torchrun or mpirun numbered them."""
         return cls(make("comm_from_env"))
 
     @classmethod

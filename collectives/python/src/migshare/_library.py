@@ -31,6 +31,7 @@ _OTHERS = {
     "segment_from_env": [_I, _PP],
     "segment_create_named": [ctypes.c_char_p, _U, _I, _PP],
     "segment_open_named": [ctypes.c_char_p, _I, _PP],
+    "segment_claim": [_P],
     "segment_free": [_P],
     "comm_from_env": [_PP],
     "comm_join": [_P, _I, _U, _PP],

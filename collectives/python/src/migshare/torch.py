@@ -1,12 +1,18 @@
 """A `torch.distributed` backend named "migshare" for CPU tensors of ranks on one node.
 
 Importing this module registers it. Operations are complete when the call returns; the works that torch gets are
-finished ones. A group's memory is made by its first rank; the others find it through torch's store.
+finished ones.
+
+A group's memory is found by its first rank: the step's segment, where the agent has one that no other group or program of
+the step uses, otherwise a sealed one of its own. The others learn through torch's store which it is. That first group is
+usually the world; groups that new_group makes have memory of their own.
 """
 
 import datetime
 import json
 import os
+import secrets
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -50,18 +56,58 @@ def _op(opts, tensor):
     raise ValueError(f"migshare has no operator {op}")
 
 
+def _of_the_step(size):
+    """The step's segment, if it has one that is free."""
+    if "MIGSHARE_SEGMENT_SOCKET" not in os.environ:
+        return None
+    try:
+        segment = Segment.from_env(size)
+    except Error as error:
+        warnings.warn(f"migshare uses memory of its own, because the step's segment cannot be had: {error}", stacklevel=2)
+        return None
+    return segment if segment.claim() else None
+
+
+def _found(store, size):
+    """The first rank's part: memory, and a note for the others where it is."""
+    note = {"node": os.uname().nodename, "run": secrets.token_hex(16)}
+    try:
+        segment = _of_the_step(size)
+        if segment is None:
+            segment = Segment.create(size)
+            note |= {"pid": os.getpid(), "fd": segment.fileno()}
+    except Error as error:
+        store.set("migshare", json.dumps(note | {"error": str(error)}))
+        raise
+    store.set("migshare", json.dumps(note))
+    return segment, note
+
+
+def _told(store, rank, size, timeout):
+    """The other ranks' part: the memory that the first rank's note speaks of."""
+    store.wait(["migshare"], datetime.timedelta(seconds=timeout))
+    note, here = json.loads(store.get("migshare")), os.uname().nodename
+    if note["node"] != here:
+        raise RuntimeError(
+            f"migshare serves the ranks of one node: rank 0 is on {note['node']}, rank {rank} on {here}; "
+            'over several nodes use another backend, such as init_process_group("gloo")'
+        )
+    if "error" in note:
+        raise RuntimeError(f"migshare: rank 0 has no memory to share: {note['error']}")
+    segment = Segment.of_process(note["pid"], note["fd"], size) if "pid" in note else Segment.from_env(size)
+    return segment, note
+
+
 def _open(store, rank, size, timeout):
-    """The group's communicator: the first rank makes the segment and says where it is."""
-    if rank == 0:
-        segment = Segment.create(size)
-        store.set("migshare", json.dumps([os.getpid(), segment.fileno(), os.uname().nodename]))
-    else:
-        store.wait(["migshare"], datetime.timedelta(seconds=timeout))
-        pid, fd, node = json.loads(store.get("migshare"))
-        if node != os.uname().nodename:
-            raise RuntimeError(f"migshare serves one node: rank 0 is on {node}, rank {rank} on {os.uname().nodename}")
-        segment = Segment.of_process(pid, fd, size)
-    return Comm.join(segment, rank, timeout)
+    """The group's communicator."""
+    segment, note = _found(store, size) if rank == 0 else _told(store, rank, size, timeout)
+    comm = Comm.join(segment, rank, timeout)
+    # The note outlives its writer: memory that another run has taken since must not be mistaken for this run's.
+    run = bytearray.fromhex(note["run"])
+    comm.broadcast(run, root=0)
+    if run.hex() != note["run"]:
+        raise RuntimeError("migshare: the first rank of this group is gone, and another group has its memory")
+    return comm
 
 
 class ProcessGroupMigshare(_Base):
