@@ -3,7 +3,7 @@
 //! | bytes per rank          | all-reduce                         | the others, *rooted*  |
 //! |-------------------------|------------------------------------|-----------------------|
 //! | up to 56                | payload in the control line        | staging, *line*       |
-//! | up to [`FLAT_MAX`]      | everyone reduces everything        | staging, *board*      |
+//! | up to [`flat_max`]      | everyone reduces everything        | staging, *board*      |
 //! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
 //! | all buffers in segment  | straight from and to user buffers  | straight from buffers |
 //! | more ranks than cores   | slices by process_vm_readv         | process_vm_readv      |
@@ -23,8 +23,11 @@ use crate::datatype::{DataType, ReduceOp};
 use crate::error::Result;
 use crate::schedule::Steps;
 
-/// All-reduce: up to this many bytes every rank reduces everything.
-pub const FLAT_MAX: usize = 8 << 10;
+/// All-reduce of `ranks`: up to this many bytes every rank reduces everything. With two, that is the same copying as in
+/// two phases, and one wait less.
+pub const fn flat_max(ranks: usize) -> usize {
+    if ranks == 2 { 64 << 10 } else { 8 << 10 }
+}
 /// From this many bytes on, data moves by one copy where that pays.
 pub const PULL_MIN: usize = 64 << 10;
 

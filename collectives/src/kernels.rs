@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   reduce(dst, a, b)   dst[i] = a[i] op b[i]     dst may be a or b
+//!   reduce_both(dst, second, a, b)                 the same result in two places, read from the sources once
 //!   finish(dst)         dst[i] = dst[i] / ranks    for averages
 //!   copy / copy_streaming                          the latter bypasses the caches
 //! ```
@@ -22,6 +23,8 @@ use crate::datatype::{DataType, ReduceOp};
 
 /// `dst[i] = a[i] op b[i]` for `count` elements.
 pub(crate) type Reduce = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
+/// The same into two targets, the second past the caches if wanted.
+pub(crate) type Both = unsafe fn(to: [*mut u8; 2], a: *const u8, b: *const u8, count: usize, bypass: bool);
 /// `dst[i] /= ranks` for `count` elements.
 pub(crate) type Divide = unsafe fn(dst: *mut u8, count: usize, ranks: usize);
 
@@ -32,6 +35,7 @@ pub struct Kernels {
     pub name: &'static str,
     /// Average is a sum here.
     reduce: [[Reduce; 5]; 12],
+    both: [[Both; 5]; 12],
     divide: [Divide; 12],
 }
 
@@ -63,6 +67,25 @@ impl Kernels {
     ) {
         // SAFETY: passed on.
         unsafe { self.reduce[kind as usize][op as usize](dst, a, b, count) }
+    }
+
+    /// As [`Kernels::reduce`], into both of `to`; with `bypass` the second past the caches, to be ordered by a
+    /// [`stream_fence`].
+    ///
+    /// # Safety
+    /// As [`Kernels::reduce`] for each target; the two do not overlap.
+    #[inline]
+    pub unsafe fn reduce_both(
+        &self,
+        (kind, op): (DataType, ReduceOp),
+        to: [*mut u8; 2],
+        a: *const u8,
+        b: *const u8,
+        count: usize,
+        bypass: bool,
+    ) {
+        // SAFETY: passed on.
+        unsafe { self.both[kind as usize][op as usize](to, a, b, count, bypass) }
     }
 
     /// Turns sums into averages over `ranks`.

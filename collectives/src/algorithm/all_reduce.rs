@@ -1,9 +1,9 @@
 //! All-reduce by size.
 
-use crate::algorithm::combine::{STREAMING_MIN, combine_in, combine_into};
+use crate::algorithm::combine::{STREAMING_MIN, combine_both, combine_into};
 use crate::algorithm::move_data::copy_own;
 use crate::algorithm::short::with_payloads;
-use crate::algorithm::{Call, FLAT_MAX, In, Out, direct, pulls};
+use crate::algorithm::{Call, In, Out, direct, flat_max, pulls};
 use crate::core::{Core, Op};
 use crate::error::Result;
 use crate::kernels::{copy, stream, stream_fence};
@@ -12,7 +12,7 @@ use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, 
 
 /// Bytes of one rank's slice of a chunk. Large enough to hide the flags, small enough that all slots of
 /// both ranks stay in a second-level cache of 2 MiB.
-const SLICE: usize = 128 << 10;
+const SLICE: usize = 64 << 10;
 /// Smaller slices let the phases of ranks overlap in the middle sizes.
 const SLICE_MIN: usize = 8 << 10;
 
@@ -28,7 +28,7 @@ pub(crate) async fn all_reduce(core: &Core, call: Call, send: In, recv: Out) -> 
     if bytes <= INLINE_BYTES {
         return inline(core, &call, send, recv).await;
     }
-    if bytes <= FLAT_MAX.min(core.half_bytes()) {
+    if bytes <= flat_max(core.size()).min(core.half_bytes()) {
         return flat(core, &call, send, recv).await;
     }
     large(core, call, send, recv).await
@@ -152,14 +152,11 @@ impl TwoPhase for Chunked<'_> {
         let result = self.slot(c, me, ranks);
         let source =
             |rank| if rank == me { self.send.at(start) } else { self.slot(c, rank, me).cast_const() };
-        let store = if self.streaming() { stream } else { copy };
-        // SAFETY: peers' slots are readable by the schedule, the result's place is ours; a block of the
-        // user's target is written after the same block of the source was read.
+        // SAFETY: peers' slots are readable by the schedule, the result's place is ours; the user's target is written
+        // where its own source was read.
         unsafe {
-            let place = |at| result.add(at);
-            combine_in(&self.call, ranks, len, source, place, |at, block, bytes| {
-                store(self.recv.at(start + at), block, bytes);
-            });
+            let to = [result, self.recv.at(start)];
+            combine_both(&self.call, ranks, len, source, to, self.streaming());
         }
     }
 

@@ -1,6 +1,7 @@
 //! Combines one range of elements of all ranks, in rank order, in blocks that stay in the first-level cache.
 
 use crate::algorithm::Call;
+use crate::datatype::ReduceOp;
 use crate::kernels::{Kernels, copy, stream, stream_fence};
 
 /// Bytes of a block: so few that the processor begins to read the next one while it still writes this one out.
@@ -22,32 +23,64 @@ pub(crate) unsafe fn combine(
     ranks: usize,
     len: usize,
     source: impl Fn(usize) -> *const u8,
-    target: impl FnMut(usize, *const u8, usize),
+    mut target: impl FnMut(usize, *const u8, usize),
 ) {
     let mut scratch = std::mem::MaybeUninit::<Scratch>::uninit();
     let block = scratch.as_mut_ptr().cast::<u8>();
-    // SAFETY: the block has room for BLOCK bytes; sources as promised.
-    unsafe { combine_in(call, ranks, len, source, |_| block, target) }
+    for at in (0..len).step_by(BLOCK) {
+        let bytes = BLOCK.min(len - at);
+        // SAFETY: the block has room for BLOCK bytes; sources as promised.
+        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block) };
+        target(at, block, bytes);
+    }
 }
 
-/// As [`combine`], with a place of one's own for the block at each offset instead of scratch memory.
+/// Combines into `place`, which others read, and into `target`, which is this rank's own and may be its source.
 ///
 /// # Safety
-/// As [`combine`], and `place(offset)` is writable for up to [`BLOCK`] bytes before `len`.
-pub(crate) unsafe fn combine_in(
+/// As [`combine`], and both targets are writable for `len` bytes.
+pub(crate) unsafe fn combine_both(
     call: &Call,
     ranks: usize,
     len: usize,
     source: impl Fn(usize) -> *const u8,
-    place: impl Fn(usize) -> *mut u8,
-    mut target: impl FnMut(usize, *const u8, usize),
+    [place, target]: [*mut u8; 2],
+    streaming: bool,
 ) {
-    for at in (0..len).step_by(BLOCK) {
-        let bytes = BLOCK.min(len - at);
-        let block = place(at);
+    // Two sources are read once for both targets; more, in blocks that stay near.
+    let step = if ranks == 2 { len.max(1) } else { BLOCK };
+    for at in (0..len).step_by(step) {
+        let bytes = step.min(len - at);
+        let source = |rank| source(rank).wrapping_add(at);
         // SAFETY: as promised.
-        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block) };
-        target(at, block, bytes);
+        unsafe { both_of_block(call, ranks, bytes, source, [place.add(at), target.add(at)], streaming) }
+    }
+}
+
+/// # Safety
+/// As [`combine_both`].
+unsafe fn both_of_block(
+    call: &Call,
+    ranks: usize,
+    len: usize,
+    source: impl Fn(usize) -> *const u8,
+    to: [*mut u8; 2],
+    streaming: bool,
+) {
+    let store = if streaming { stream } else { copy };
+    // SAFETY: as promised; the last combination is the only one that writes the second target.
+    unsafe {
+        if call.op == ReduceOp::Average {
+            combine_block(call, ranks, len, source, to[0]);
+            store(to[1], to[0], len);
+            return;
+        }
+        let first = if ranks > 2 { to[0].cast_const() } else { source(0) };
+        if ranks > 2 {
+            combine_block(call, ranks - 1, len, &source, to[0]);
+        }
+        let count = len / call.data.bytes();
+        Kernels::get().reduce_both((call.data, call.op), to, first, source(ranks - 1), count, streaming);
     }
 }
 

@@ -1,8 +1,10 @@
 //! The generic bodies and their instances per instruction set.
 
+use std::mem::MaybeUninit;
+
 use half::{bf16, f16};
 
-use super::{Divide, Kernels, Reduce};
+use super::{Both, Divide, Kernels, Reduce};
 
 /// Arithmetic of one element type.
 trait Number: Copy {
@@ -113,12 +115,66 @@ fn narrow_f16(value: f32) -> f16 {
     f16::from_bits((sign | result) as u16)
 }
 
+const LINE: usize = 64;
+
+/// What is computed before anything is stored: then a target may be a source, and the compiler needs no proof that it
+/// is none, without which it would not vectorise.
+#[repr(C, align(64))]
+struct Line([MaybeUninit<u8>; LINE]);
+
+/// Nothing, but the compiler cannot know: it would vectorise across lines instead of along them, with a gather for each
+/// element. `black_box` would do, too, at the price of a store per line.
 #[inline(always)]
-unsafe fn combine<T: Number>(dst: *mut u8, a: *const u8, b: *const u8, count: usize, op: impl Fn(T, T) -> T) {
-    let (dst, a, b) = (dst.cast::<T>(), a.cast::<T>(), b.cast::<T>());
-    for i in 0..count {
-        // SAFETY: `i < count`, for which the caller vouches; unaligned access is allowed.
-        unsafe { dst.add(i).write_unaligned(op(a.add(i).read_unaligned(), b.add(i).read_unaligned())) }
+fn one_by_one() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("", options(nomem, nostack, preserves_flags));
+    }
+}
+
+/// Combines `count` elements line by line; `put` gets `(offset, line, bytes)`.
+#[inline(always)]
+unsafe fn combine<T: Number>(
+    a: *const u8,
+    b: *const u8,
+    count: usize,
+    op: impl Fn(T, T) -> T,
+    mut put: impl FnMut(usize, &Line, usize),
+) {
+    let line = |at: usize, bytes: usize| {
+        let mut line = Line([MaybeUninit::uninit(); LINE]);
+        // SAFETY: the sources hold the range, for which the caller vouches; unaligned access is allowed.
+        unsafe {
+            let (a, b) = (a.add(at).cast::<T>(), b.add(at).cast::<T>());
+            let to = line.0.as_mut_ptr().cast::<T>();
+            for i in 0..bytes / size_of::<T>() {
+                to.add(i).write(op(a.add(i).read_unaligned(), b.add(i).read_unaligned()));
+            }
+        }
+        line
+    };
+    let bytes = count * size_of::<T>();
+    let whole = bytes & !(LINE - 1);
+    for at in (0..whole).step_by(LINE) {
+        one_by_one();
+        put(at, &line(at, LINE), LINE);
+    }
+    if bytes > whole {
+        put(whole, &line(whole, bytes - whole), bytes - whole);
+    }
+}
+
+/// Copies what is in use of a line.
+#[inline(always)]
+unsafe fn store(to: *mut u8, line: &Line, bytes: usize) {
+    // SAFETY: the caller vouches for the target; unused bytes of the line are not read.
+    unsafe {
+        if bytes == LINE {
+            to.cast::<[MaybeUninit<u8>; LINE]>().write_unaligned(line.0);
+        } else {
+            to.cast::<MaybeUninit<u8>>().copy_from_nonoverlapping(line.0.as_ptr(), bytes);
+        }
     }
 }
 
@@ -132,7 +188,7 @@ unsafe fn divide_all<T: Number>(dst: *mut u8, count: usize, ranks: usize) {
 }
 
 macro_rules! instances {
-    ($set:ident, $name:literal $(, $feature:literal)?) => {
+    ($set:ident, $name:literal, $stream:ident $(, $feature:literal)?) => {
         mod $set {
             use super::*;
 
@@ -141,7 +197,30 @@ macro_rules! instances {
                     $(#[target_feature(enable = $feature)])?
                     unsafe fn run<T: Number>(dst: *mut u8, a: *const u8, b: *const u8, count: usize) {
                         // SAFETY: passed on.
-                        unsafe { combine::<T>(dst, a, b, count, |x, y| x.$op(y)) }
+                        unsafe {
+                            combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| store(dst.add(at), line, n));
+                        }
+                    }
+                    run::<T>
+                }};
+            }
+
+            macro_rules! both_with {
+                ($op:ident) => {{
+                    $(#[target_feature(enable = $feature)])?
+                    unsafe fn run<T: Number>(to: [*mut u8; 2], a: *const u8, b: *const u8, count: usize, bypass: bool) {
+                        let bypass = bypass && to[1].align_offset(LINE) == 0;
+                        // SAFETY: passed on; lines that bypass the caches are aligned.
+                        unsafe {
+                            combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| {
+                                store(to[0].add(at), line, n);
+                                if bypass && n == LINE {
+                                    $stream(to[1].add(at), line);
+                                } else {
+                                    store(to[1].add(at), line, n);
+                                }
+                            });
+                        }
                     }
                     run::<T>
                 }};
@@ -149,6 +228,10 @@ macro_rules! instances {
 
             const fn row<T: Number>() -> [Reduce; 5] {
                 [reduce_with!(sum), reduce_with!(product), reduce_with!(min), reduce_with!(max), reduce_with!(sum)]
+            }
+
+            const fn row_of_both<T: Number>() -> [Both; 5] {
+                [both_with!(sum), both_with!(product), both_with!(min), both_with!(max), both_with!(sum)]
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -168,17 +251,50 @@ macro_rules! instances {
                     row::<f16>(), row::<bf16>(), row::<f32>(), row::<f64>(), row::<i8>(), row::<i16>(),
                     row::<i32>(), row::<i64>(), row::<u8>(), row::<u16>(), row::<u32>(), row::<u64>(),
                 ],
+                both: [
+                    row_of_both::<f16>(), row_of_both::<bf16>(), row_of_both::<f32>(), row_of_both::<f64>(),
+                    row_of_both::<i8>(), row_of_both::<i16>(), row_of_both::<i32>(), row_of_both::<i64>(),
+                    row_of_both::<u8>(), row_of_both::<u16>(), row_of_both::<u32>(), row_of_both::<u64>(),
+                ],
                 divide: DIVIDE,
             };
         }
     };
 }
 
-instances!(base, "base");
+/// Stores a line past the caches, where the instruction set can.
+#[inline(always)]
+unsafe fn stream(to: *mut u8, line: &Line) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is part of x86-64; the target is aligned and writable, for which the caller vouches.
+    unsafe {
+        use std::arch::x86_64::{__m128i, _mm_load_si128, _mm_stream_si128};
+        let from = line.0.as_ptr().cast::<__m128i>();
+        for i in 0..LINE / size_of::<__m128i>() {
+            _mm_stream_si128(to.cast::<__m128i>().add(i), _mm_load_si128(from.add(i)));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above.
+    unsafe {
+        store(to, line, LINE);
+    }
+}
+
+/// As [`stream`], in one store.
 #[cfg(target_arch = "x86_64")]
-instances!(avx2, "avx2", "avx2");
+#[inline(always)]
+unsafe fn stream_512(to: *mut u8, line: &Line) {
+    use std::arch::x86_64::{_mm512_load_si512, _mm512_stream_si512};
+    // SAFETY: called from functions for AVX-512 only; otherwise as above.
+    unsafe { _mm512_stream_si512(to.cast(), _mm512_load_si512(line.0.as_ptr().cast())) }
+}
+
+instances!(base, "base", stream);
 #[cfg(target_arch = "x86_64")]
-instances!(avx512, "avx512", "avx512f,avx512bw,avx512dq,avx512vl");
+instances!(avx2, "avx2", stream, "avx2");
+#[cfg(target_arch = "x86_64")]
+instances!(avx512, "avx512", stream_512, "avx512f,avx512bw,avx512dq,avx512vl");
 
 pub(super) static BASE: &Kernels = &base::KERNELS;
 

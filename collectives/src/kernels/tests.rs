@@ -79,11 +79,38 @@ fn check(set: &Kernels, kind: DataType, op: ReduceOp, a: &[u8], b: &[u8]) {
     let mut out = vec![0; count * size];
     // SAFETY: all three have at least `count` elements.
     unsafe { set.reduce(kind, op, out.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count) };
+    check_aliases(set, (kind, op), &a[..count * size], &b[..count * size], &out);
     for ((x, y), got) in a.chunks_exact(size).zip(b.chunks_exact(size)).zip(out.chunks_exact(size)) {
         let want = oracle(kind, op, x, y);
         // Which NaN comes out of two is the hardware's choice.
         let both_nan = is_nan(kind, &want) && is_nan(kind, got);
         assert!(want == got || both_nan, "{} {kind:?} {op:?} {x:?} {y:?}: {got:?} not {want:?}", set.name);
+    }
+}
+
+/// A target may be either source, and there may be two targets.
+fn check_aliases(set: &Kernels, (kind, op): (DataType, ReduceOp), a: &[u8], b: &[u8], want: &[u8]) {
+    let count = want.len() / kind.bytes();
+    let (mut first, mut second) = (a.to_vec(), b.to_vec());
+    let (at, bt) = (first.as_mut_ptr(), second.as_mut_ptr());
+    // SAFETY: all have `count` elements.
+    unsafe {
+        set.reduce(kind, op, at, at, b.as_ptr(), count);
+        set.reduce(kind, op, bt, a.as_ptr(), bt, count);
+    }
+    assert!(first == want && second == want, "{} {kind:?} {op:?} in place", set.name);
+    for (bypass, shift) in [(false, 0), (true, 0), (true, 1)] {
+        let mut one = vec![0; want.len()];
+        let mut two = vec![0_u8; want.len() + 128];
+        let lines = two.as_ptr().align_offset(64) + shift;
+        // SAFETY: the second target has room from the next line on, and one byte later.
+        unsafe {
+            let own = two.as_mut_ptr().add(lines);
+            own.copy_from_nonoverlapping(a.as_ptr(), a.len());
+            set.reduce_both((kind, op), [one.as_mut_ptr(), own], own, b.as_ptr(), count, bypass);
+        }
+        stream_fence();
+        assert!(one == want && two[lines..][..want.len()] == *want, "{} {kind:?} {op:?} twice", set.name);
     }
 }
 
