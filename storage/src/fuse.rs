@@ -4,6 +4,7 @@
 //!   fuse         how a mount is made and ended
 //!   front        what every request goes through: who waits for it, on which thread it runs, how it is answered
 //!   operations   one method per FUSE operation
+//!   listing      directories: names that fit, and what becomes of those that do not
 //!   locking      which kind a lock request is of, and how it waits
 //!   convert      attributes, times and kinds in the crate's words
 //! ```
@@ -12,13 +13,14 @@
 
 mod convert;
 mod front;
+mod listing;
 mod locking;
 mod operations;
 
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Notifier, SessionACL};
 use rustix::fs::{Mode, OFlags, openat};
@@ -46,6 +48,9 @@ pub struct MountOptions {
     /// Name shown in the mount table.
     pub source: String,
 }
+
+/// How long the kernel may take to end a connection that nobody uses.
+const LAST_CLOSE: Duration = Duration::from_millis(250);
 
 /// A mounted file system. Dropping it unmounts.
 pub struct Mounted {
@@ -145,8 +150,13 @@ impl Mounted {
         // process: neither must keep the callers, so what is still under way ends now, with ECONNABORTED, and what comes later,
         // when nobody here listens any more, is refused by the kernel.
         self.waiting.close();
+        let start = Instant::now();
+        while !session.guard.is_finished() && start.elapsed() < LAST_CLOSE {
+            std::thread::sleep(LAST_CLOSE / 50);
+        }
         if let Some(device) = self.device.filter(|_| !session.guard.is_finished())
             && let Err(error) = abort(device)
+            && error.raw_os_error() != Some(libc::ENOENT)
         {
             tracing::warn!(
                 "FUSE connection {device} cannot be cut off ({error}): who has files open on {} may wait for the backend",

@@ -1,18 +1,16 @@
-//! Names, attributes and directories.
+//! Names and attributes.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW,
-    UTIME_OMIT, Uid, chmodat, chownat, fstat, fstatvfs, linkat, mkdirat, mknodat, openat, readlinkat,
-    renameat_with, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    Uid, chmodat, chownat, fstat, fstatvfs, linkat, mkdirat, mknodat, openat, readlinkat, renameat_with,
+    symlinkat, unlinkat, utimensat,
 };
 
 use super::caller::set_umask;
@@ -42,28 +40,6 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
-}
-
-/// One name of a directory.
-#[derive(Clone, Debug)]
-pub struct DirEntry {
-    /// Inode number at the backend.
-    pub inode: u64,
-    /// Cookie of the entry after it.
-    pub next: u64,
-    /// Kind.
-    pub kind: FileType,
-    /// Name.
-    pub name: OsString,
-}
-
-/// An open directory.
-#[derive(Debug)]
-pub struct OpenDir {
-    dir: Dir,
-    at: u64,
-    /// Read but not delivered, because the reply was full.
-    kept: Option<DirEntry>,
 }
 
 impl Fs {
@@ -261,67 +237,6 @@ impl Fs {
     /// See [`Self::lookup`].
     pub fn statfs(&self, id: u64) -> io::Result<StatVfs> {
         Ok(fstatvfs(self.node(id)?.fd())?)
-    }
-
-    /// Opens a directory.
-    ///
-    /// # Errors
-    /// See [`Self::lookup`].
-    pub fn opendir(&self, caller: &Caller, id: u64) -> io::Result<u64> {
-        let node = self.node(id)?;
-        let file = self.act(caller, || self.reopen(&node, OFlags::RDONLY | OFlags::DIRECTORY))?;
-        let dir = OpenDir { dir: Dir::new(OwnedFd::from(file))?, at: 0, kept: None };
-        let handle = self.handle();
-        self.dirs.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(Mutex::new(dir)));
-        Ok(handle)
-    }
-
-    /// Lists from cookie `at` on, until `take` says that it is full.
-    ///
-    /// # Errors
-    /// See [`Self::lookup`].
-    pub fn readdir(&self, handle: u64, at: u64, mut take: impl FnMut(&DirEntry) -> bool) -> io::Result<()> {
-        let dir = self.dir(handle)?;
-        let mut dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
-        if dir.at != at {
-            dir.dir.seek(at.cast_signed())?;
-            dir.kept = None;
-            dir.at = at;
-        }
-        loop {
-            let entry = match dir.kept.take() {
-                Some(entry) => entry,
-                None => match dir.dir.read().transpose()? {
-                    Some(entry) => DirEntry {
-                        inode: entry.ino(),
-                        next: entry.offset().cast_unsigned(),
-                        kind: entry.file_type(),
-                        name: OsString::from_vec(CString::from(entry.file_name()).into_bytes()),
-                    },
-                    None => return Ok(()),
-                },
-            };
-            if take(&entry) {
-                dir.kept = Some(entry);
-                return Ok(());
-            }
-            dir.at = entry.next;
-        }
-    }
-
-    /// Makes a directory's changes durable.
-    ///
-    /// # Errors
-    /// See [`Self::lookup`].
-    pub fn fsyncdir(&self, handle: u64) -> io::Result<()> {
-        let dir = self.dir(handle)?;
-        let dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(rustix::fs::fsync(dir.dir.fd()?)?)
-    }
-
-    /// Closes a directory.
-    pub fn releasedir(&self, handle: u64) {
-        self.dirs.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
     }
 }
 

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{file_attr, kind, lock_ask, lock_number, set_time, xattr_answer};
+use super::convert::{file_attr, lock_ask, lock_number, set_time, xattr_answer};
 use super::front::{Answer, Front, caller, number};
 use super::locking::LockRequest;
 use crate::config::LockMode;
@@ -25,8 +25,6 @@ const LARGEST: u32 = 1 << 20;
 const BACKGROUND: u16 = 512;
 /// How long attributes are believed that were given for want of better ones.
 const STALE_TTL: Duration = Duration::from_secs(1);
-/// Bytes of names collected for one listing; the kernel asks for a page or more.
-const DIRECTORY_BYTES: usize = 4096;
 
 impl Filesystem for Front {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -37,6 +35,8 @@ impl Filesystem for Front {
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
         for flag in wanted {
@@ -338,28 +338,18 @@ impl Filesystem for Front {
     }
 
     fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        // The reply holds the kernel's buffer, so the names are collected first and put in when somebody still waits.
-        let work = move |fs: &Fs| {
-            let (mut entries, mut room) = (Vec::new(), DIRECTORY_BYTES);
-            fs.readdir(fh.0, offset, |entry| {
-                let size = 32 + entry.name.len();
-                let full = size > room;
-                if !full {
-                    room -= size;
-                    entries.push(entry.clone());
-                }
-                full
-            })?;
-            Ok(entries)
-        };
-        self.run(req, reply, work, |mut reply, entries| {
-            for e in entries {
-                if reply.add(INodeNo(e.inode), e.next, kind(e.kind), &e.name) {
-                    break;
-                }
-            }
-            reply.ok();
-        });
+        self.list(req, fh.0, offset, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.list_with_attributes(req, (ino.0, fh.0), offset, reply);
     }
 
     fn releasedir(

@@ -28,3 +28,49 @@ fn more_files_than_descriptors_can_be_listed_opened_and_kept_open() {
     kept.read_to_string(&mut text).unwrap();
     assert_eq!(text, "7");
 }
+
+#[test]
+fn a_listing_with_attributes_is_the_one_of_the_backend() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&[]);
+    // Names of many lengths: answers of the kernel's size end at other places than those that are collected.
+    for i in 0..1500 {
+        let name = format!("{i:04}{}", "x".repeat(i * 7 % 240));
+        fs::write(rig.backend().join(&name), vec![1; i]).unwrap();
+    }
+    std::os::unix::fs::symlink("nowhere", rig.backend().join("link")).unwrap();
+    fs::create_dir(rig.backend().join("dir")).unwrap();
+    let listed = |dir: &std::path::Path| {
+        let output = Command::new("ls").args(["-lan", "--time-style=full-iso"]).arg(dir).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // The first line is the sum of blocks, the third one is the directory above, which is another.
+        String::from_utf8(output.stdout).unwrap().lines().skip(3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let want = listed(&rig.backend());
+    assert_eq!(want.len(), 1502);
+    // Twice: with and without the kernel knowing the names.
+    assert_eq!(listed(&rig.mount()), want);
+    assert_eq!(listed(&rig.mount()), want);
+}
+
+#[test]
+fn a_directory_that_may_be_read_and_not_searched_shows_its_names_and_no_more() {
+    if !can_mount() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let rig = Rig::new(&[]);
+    let dir = rig.backend().join("dir");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("name"), "secret").unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o744)).unwrap();
+    let script = "[ \"$(ls -f dir | grep name)\" = name ] && ! cat dir/name && ! stat dir/name";
+    for base in [rig.backend(), rig.mount()] {
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut user = Command::new("setpriv");
+        user.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]).current_dir(base);
+        assert!(user.stderr(std::process::Stdio::null()).status().unwrap().success());
+    }
+}
