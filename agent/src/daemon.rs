@@ -154,7 +154,7 @@ async fn live(
     let limit = std::time::Duration::from_secs(config.nvml_alarm);
     tokio::spawn(alarm::guard(follow.calls, limit, inbox.clone()));
     tokio::spawn(holders::watch(follow.holders, inbox.clone()));
-    tokio::spawn(server::serve(listener, inbox.clone(), Arc::clone(segments)));
+    tokio::spawn(server::serve(listener, inbox.clone(), Arc::clone(segments), follow.meters.clone()));
     tokio::spawn(segments::socket::serve(ranks, Arc::clone(segments)));
     if let Some(address) = config.metrics.listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("metrics at {address}"))?;

@@ -6,7 +6,7 @@
 //!     1  observe what was seen            (in memory, cannot fail)
 //!     2  answer what was asked: proposals, committed in memory one after the other
 //!     3  append all their records, one fsync for all ----- fails ---> put the node back as it was, answer one by one
-//!     4  effects to the hardware thread, replies to the clients
+//!     4  replies to the clients, effects to the hardware thread
 //!     5  work until there is none left, in the same way
 //! ```
 //!
@@ -50,11 +50,29 @@ const QUIET: Duration = Duration::from_millis(1);
 /// It is put off for so long at most, however many ask.
 const PUT_OFF: Duration = Duration::from_millis(20);
 
+/// Who waits for a reply.
+pub trait Asker: std::fmt::Debug + Send {
+    /// Takes the reply, without blocking. One that hung up needs none.
+    fn answer(self: Box<Self>, reply: Reply);
+    /// Whether nobody waits any more.
+    fn is_gone(&self) -> bool;
+}
+
+impl Asker for oneshot::Sender<Reply> {
+    fn answer(self: Box<Self>, reply: Reply) {
+        let _ = self.send(reply);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_closed()
+    }
+}
+
 /// What the driver takes.
 #[derive(Debug)]
 pub enum Event {
-    /// A client asks; the reply goes to the sender.
-    Ask(Ask, oneshot::Sender<Reply>),
+    /// A client asks.
+    Ask(Ask, Box<dyn Asker>),
     /// An admin orders.
     Order(OrderRequest, oneshot::Sender<Reply>),
     /// Somebody wants to know what a change of layouts would do.
@@ -159,12 +177,12 @@ enum Question {
 #[derive(Debug)]
 struct Waiting {
     question: Question,
-    reply: oneshot::Sender<Reply>,
+    reply: Box<dyn Asker>,
     until: Instant,
 }
 
 impl Waiting {
-    fn new(question: Question, reply: oneshot::Sender<Reply>) -> Waiting {
+    fn new(question: Question, reply: Box<dyn Asker>) -> Waiting {
         Waiting { question, reply, until: Instant::now() + PATIENCE }
     }
 }
@@ -216,6 +234,7 @@ impl Driver {
                 self.put_off = None;
                 self.take(batch);
                 self.publish();
+                self.node.prepare();
             }
             if stop {
                 return;
@@ -274,6 +293,7 @@ impl Driver {
             self.turns(Vec::new());
             self.publish();
         }
+        self.node.prepare();
     }
 
     fn take(&mut self, batch: Vec<Event>) {

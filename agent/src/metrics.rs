@@ -15,7 +15,7 @@ use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, Registry, TextE
 use std::time::Duration;
 
 /// Upper bounds of histograms, in seconds: an fsync takes tenths of milliseconds to seconds, an NVML call up to ten seconds.
-const BOUNDS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+const BOUNDS: &[f64] = &[0.0001, 0.0002, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 /// What is counted as it happens. Cheap to clone; all clones count together.
 #[derive(Debug, Clone)]
@@ -29,6 +29,7 @@ pub struct Meters {
     reconfig: IntCounterVec,
     reconfig_seconds: HistogramVec,
     journal_seconds: HistogramVec,
+    request_seconds: HistogramVec,
 }
 
 impl Meters {
@@ -44,6 +45,7 @@ impl Meters {
             reconfig: counter(&registry, "migshare_reconfig_total")?,
             reconfig_seconds: histogram(&registry, "migshare_reconfig_duration_seconds")?,
             journal_seconds: histogram(&registry, "migshare_journal_append_duration_seconds")?,
+            request_seconds: histogram(&registry, "migshare_request_duration_seconds")?,
             registry,
         })
     }
@@ -80,6 +82,11 @@ impl Meters {
     pub fn journal(&self, done: bool, took: Duration) {
         let result = if done { "done" } else { "failed" };
         self.journal_seconds.with_label_values(&[result]).observe(took.as_secs_f64());
+    }
+
+    /// A request was answered. `own` is the agent's own time: from its line read whole until its reply is written.
+    pub fn request(&self, request: &str, own: Duration) {
+        self.request_seconds.with_label_values(&[request]).observe(own.as_secs_f64());
     }
 
     /// All figures, as Prometheus reads them.

@@ -8,12 +8,14 @@
 //! It decides nothing about leaves and keeps no state of a client but its connection.
 
 mod connection;
+mod desk;
 mod door;
 pub mod rights;
 
 use crate::driver::Inbox;
+use crate::metrics::Meters;
 use crate::segments::Segments;
-use connection::Connection;
+use connection::{Connection, Parts};
 use door::Door;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -49,12 +51,13 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves clients for ever.
-pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>) {
+pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>, meters: Meters) {
     let door = Arc::new(Door::default());
+    let parts = Parts { inbox, segments, meters };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                admit(stream, &door, &inbox, &segments);
+                admit(stream, &door, &parts);
                 // Turn about: a flood of clients must not keep those inside waiting.
                 tokio::task::yield_now().await;
             }
@@ -67,7 +70,7 @@ pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>
 }
 
 /// Begins a conversation, or hangs up where there is no room for this user.
-fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox, segments: &Arc<Segments>) {
+fn admit(stream: UnixStream, door: &Arc<Door>, parts: &Parts) {
     let peer = match stream.peer_cred() {
         Ok(peer) => peer,
         Err(error) => return tracing::warn!(%error, "client without credentials"),
@@ -75,7 +78,7 @@ fn admit(stream: UnixStream, door: &Arc<Door>, inbox: &Inbox, segments: &Arc<Seg
     let Some(place) = Door::enter(door, peer.uid()) else {
         return tracing::debug!(uid = peer.uid(), "no room for another client of this user");
     };
-    let connection = Connection::new(stream, peer.uid(), inbox.clone(), Arc::clone(segments));
+    let connection = Connection::new(stream, peer.uid(), parts.clone());
     tokio::spawn(async move {
         let unhurried = connection.talk().await;
         connection::rest(unhurried).await;

@@ -101,7 +101,7 @@ mod tests {
 
     fn leaf(gpu: u32, start: u8, memory_mib: u64) -> Leaf {
         Leaf {
-            gpu_uuid: GpuUuid(format!("GPU-{gpu}")),
+            gpu_uuid: GpuUuid::new(&format!("GPU-{gpu}")),
             gpu,
             gpu_minor: gpu,
             pci_bus_id: String::new(),

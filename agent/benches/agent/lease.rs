@@ -1,5 +1,5 @@
-//! What a lease costs beyond its fsync: the time that a client waits for `open_lease` and for `grant`, over the time of one
-//! append of the same number of bytes and one fdatasync by this process, in the directory of the journal.
+//! What a lease costs beyond its fsync: the agent's own time for `open_lease` and for `grant`, and the time that a client waits for them, each
+//! over the time of one append of the same number of bytes and one fdatasync by this process, in the directory of the journal.
 //!
 //! ```text
 //!   block := { open_lease  bare  grant  bare  bare  over }*  release* close*      in every second pair the bare append comes first
@@ -9,6 +9,7 @@
 //! do. A grant is held by a process of its own, as by a slurmstepd. The bare appends against one another are the noise floor. `over`
 //! writes the same over blocks that are there already, as the journal does: what its fsync costs without the file system's part.
 
+use crate::own::Own;
 use crate::quantile::{Times, head, rounded};
 use crate::rig::{Holder, LONG, Rig, key};
 use crate::scrape::Scrape;
@@ -28,24 +29,28 @@ const JOBS: u32 = 12;
 /// Leaves and tasks of each job.
 const LEAVES: u32 = 4;
 
+/// One kind of request against bare appends; request n and append n were taken together.
 #[derive(Default)]
 struct Pairs {
-    asked: Times,
+    /// What the client waited.
+    client: Times,
+    /// The agent's own part of that.
+    own: Times,
     bare: Times,
 }
 
 impl Pairs {
-    /// Over all blocks: for the tail, of which one block has too little.
-    fn ratio(&self, share: f64) -> f64 {
-        self.asked.at(share) / self.bare.at(share)
+    /// Of all blocks together: for the tail, of which one block has too little.
+    fn ratio(&self, of: &Times, share: f64) -> f64 {
+        of.at(share) / self.bare.at(share)
     }
 
     /// The median over the blocks of the ratio of their medians. Disks and neighbours change from second to second; within a
     /// block of a few milliseconds both sides meet the same.
-    fn median_ratio(&self) -> f64 {
+    fn median_ratio(&self, of: &Times) -> f64 {
         let block = JOBS as usize;
-        let ratios = self.asked.blocks(block).zip(self.bare.blocks(block));
-        let mut ratios: Vec<f64> = ratios.map(|(asked, bare)| asked.at(0.5) / bare.at(0.5)).collect();
+        let ratios = of.blocks(block).zip(self.bare.blocks(block));
+        let mut ratios: Vec<f64> = ratios.map(|(of, bare)| of.at(0.5) / bare.at(0.5)).collect();
         ratios.sort_by(f64::total_cmp);
         ratios[ratios.len() / 2]
     }
@@ -55,6 +60,7 @@ impl Pairs {
 struct Tally {
     open: Pairs,
     grant: Pairs,
+    /// Bare appends in the client's place.
     floor: Pairs,
     over: Times,
     connect: Times,
@@ -126,7 +132,7 @@ impl Disk {
     fn pair(&mut self, pairs: &mut Pairs, client: &mut Client, request: &Request, bare_first: bool) -> Reply {
         let early = bare_first.then(|| self.append());
         let (took, reply) = self.ask(client, request);
-        pairs.asked.add(took);
+        pairs.client.add(took);
         let bare = early.unwrap_or_else(|| self.append());
         pairs.bare.add(bare);
         reply
@@ -136,14 +142,22 @@ impl Disk {
 /// Times of `blocks` blocks.
 pub(crate) fn measure(rig: &Rig, address: &str, blocks: usize) -> Map<String, Value> {
     let holders: Vec<Holder> = (0..JOBS).map(|_| Holder::new()).collect();
-    let mut disk = Disk::beside(rig);
+    let (mut disk, mut own) = (Disk::beside(rig), Own::of(rig));
     let mut tally = Tally::default();
     block(rig, 0, &holders, &mut disk, &mut Tally::default());
+    own.take(&["open_lease", "grant"], JOBS as usize);
     let before = Scrape::of(address);
     for number in 1..=blocks {
         block(rig, number as u32, &holders, &mut disk, &mut tally);
+        let [opens, grants] = own.take(&["open_lease", "grant"], JOBS as usize);
+        opens.into_iter().for_each(|time| tally.open.own.add(time));
+        grants.into_iter().for_each(|time| tally.grant.own.add(time));
         if number % blocks.div_ceil(5) == 0 {
-            println!("  block {number} of {blocks}: lease over fsync {:.2}", tally.open.median_ratio());
+            let open = &tally.open;
+            let [own, client] = [&open.own, &open.client].map(|of| open.median_ratio(of));
+            println!(
+                "  block {number} of {blocks}: lease over fsync {own:.2} in the agent, {client:.2} for its client"
+            );
         }
     }
     let after = Scrape::of(address);
@@ -173,7 +187,7 @@ fn block(rig: &Rig, number: u32, holders: &[Holder], disk: &mut Disk, tally: &mu
         };
         let reply = disk.pair(&mut tally.grant, &mut client, &Request::Grant(grant), bare_first);
         assert!(matches!(reply, Reply::Granted(_)), "{reply:?}");
-        tally.floor.asked.add(disk.append());
+        tally.floor.client.add(disk.append());
         tally.floor.bare.add(disk.append());
         tally.over.add(disk.over());
     }
@@ -186,32 +200,45 @@ fn block(rig: &Rig, number: u32, holders: &[Holder], disk: &mut Disk, tally: &mu
 
 fn report(tally: &Tally, before: &Scrape, after: &Scrape) -> Map<String, Value> {
     let grew = |metric: &str| after.sum(metric) - before.sum(metric);
+    let Tally { open, grant, floor, .. } = tally;
     // Each job's four requests change the node: open, grant, release, close.
-    let requests = 4.0 * tally.open.asked.len() as f64;
+    let requests = 4.0 * open.client.len() as f64;
     let appends = grew("migshare_journal_append_duration_seconds_count");
     let append_us = grew("migshare_journal_append_duration_seconds_sum") / appends * 1e6;
     let nvml = grew("migshare_nvml_call_duration_seconds_count");
     println!("{}", head());
-    for (name, pairs) in [("open_lease", &tally.open), ("grant", &tally.grant), ("bare", &tally.floor)] {
-        println!("{}", pairs.asked.row(name));
-        println!("{}", pairs.bare.row(&format!("  bare append + fdatasync beside {name}")));
-        println!("    over bare: {:.2} at the median, {:.2} at p99", pairs.median_ratio(), pairs.ratio(0.99));
+    for (name, pairs) in [("open_lease", open), ("grant", grant)] {
+        println!("{}", pairs.bare.row(&format!("bare append + fdatasync beside {name}")));
+        for (who, of) in [("the agent's own time", &pairs.own), ("its client's wait", &pairs.client)] {
+            println!("{}", of.row(&format!("{name}: {who}")));
+            let (p50, p99) = (pairs.median_ratio(of), pairs.ratio(of, 0.99));
+            println!("    over bare: {p50:.2} at the median, {p99:.2} at p99");
+        }
     }
     println!("{}", tally.over.row("write over blocks that are there + fdatasync"));
     println!("{}", tally.connect.row("connect and hello"));
-    let bytes = tally.bytes as f64 / tally.open.asked.len() as f64;
+    let bytes = tally.bytes as f64 / open.client.len() as f64;
     println!("  {bytes:.0} bytes per lease; fsyncs per request {:.3}; NVML calls {nvml}", appends / requests);
     println!("  the agent's own appends take {append_us:.0} us at the mean, by its metrics");
-    let worse = |of: fn(&Pairs) -> f64| rounded(of(&tally.open).max(of(&tally.grant)));
+    let worse = |of: fn(&Pairs) -> f64| rounded(of(open).max(of(grant)));
     let figures = json!({
-        "lease_over_fsync_p50": worse(Pairs::median_ratio),
-        "lease_over_fsync_p99": worse(|pairs| pairs.ratio(0.99)),
-        "open_over_fsync_p50": rounded(tally.open.median_ratio()),
-        "grant_over_fsync_p50": rounded(tally.grant.median_ratio()),
-        "fsync_noise_floor_p50": rounded(tally.floor.median_ratio()),
-        "fsync_noise_floor_p99": rounded(tally.floor.ratio(0.99)),
-        "fsync_us_p50": rounded(tally.open.bare.at(0.5)),
+        "lease_over_fsync_p50": worse(|pairs| pairs.median_ratio(&pairs.own)),
+        "lease_over_fsync_p99": worse(|pairs| pairs.ratio(&pairs.own, 0.99)),
+        "lease_client_over_fsync_p50": worse(|pairs| pairs.median_ratio(&pairs.client)),
+        "lease_client_over_fsync_p99": worse(|pairs| pairs.ratio(&pairs.client, 0.99)),
+        "open_own_us_p50": rounded(open.own.at(0.5)),
+        "open_client_us_p50": rounded(open.client.at(0.5)),
+        "open_over_fsync_p50": rounded(open.median_ratio(&open.own)),
+        "open_client_over_fsync_p50": rounded(open.median_ratio(&open.client)),
+        "grant_own_us_p50": rounded(grant.own.at(0.5)),
+        "grant_client_us_p50": rounded(grant.client.at(0.5)),
+        "grant_over_fsync_p50": rounded(grant.median_ratio(&grant.own)),
+        "grant_client_over_fsync_p50": rounded(grant.median_ratio(&grant.client)),
+        "fsync_noise_floor_p50": rounded(floor.median_ratio(&floor.client)),
+        "fsync_noise_floor_p99": rounded(floor.ratio(&floor.client, 0.99)),
+        "fsync_us_p50": rounded(open.bare.at(0.5)),
         "fsync_over_made_blocks_us_p50": rounded(tally.over.at(0.5)),
+        "journal_append_us_mean": rounded(append_us),
         "fsyncs_per_request": rounded(appends / requests),
         "nvml_calls_on_path": nvml,
     });

@@ -10,6 +10,7 @@
 mod crowd;
 mod idle;
 mod lease;
+mod own;
 mod place;
 mod quantile;
 mod scrape;
@@ -65,7 +66,10 @@ fn main() {
     let mut rig = Rig::new(GPUS).with(&format!(
         "[slurm]\ndrain = false\nsqueue = \"/bin/true\"\ninterval = 86400\n[metrics]\nlisten = \"{address}\"\n"
     ));
-    rig.start();
+    let mut command = rig.command();
+    own::told_by(&mut command);
+    rig.launch(command);
+    rig.settled();
     let fresh = idle::resident(&rig);
     println!("== leases and grants against bare appends: {} blocks", effort.blocks);
     result.extend(lease::measure(&rig, &address, effort.blocks));

@@ -20,7 +20,7 @@ pub(crate) struct Identity {
 
 /// Asks a GPU for its names. `sys_root` is the /sys beside the /proc that the session uses.
 pub(crate) fn read(library: &Library, device: &Device<'_>, sys_root: &Path) -> Result<Identity, NvmlError> {
-    let uuid = GpuUuid(library.time("nvmlDeviceGetUUID", || device.uuid())?);
+    let uuid = GpuUuid::new(&library.time("nvmlDeviceGetUUID", || device.uuid())?);
     let minor = library.time("nvmlDeviceGetMinorNumber", || device.minor_number())?;
     let model = library.time("nvmlDeviceGetName", || device.name())?;
     let pci_bus_id = library.time("nvmlDeviceGetPciInfo_v3", || device.pci_info())?.bus_id;

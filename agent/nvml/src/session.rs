@@ -213,7 +213,7 @@ fn assemble(index: u32, identity: Identity, profiles: Vec<Profile>) -> Gpu {
 /// A GPU that was lost before it ever said who it is.
 fn nameless(index: u32) -> Gpu {
     Gpu {
-        uuid: GpuUuid(format!("GPU-unknown-{index}")),
+        uuid: GpuUuid::new(&format!("GPU-unknown-{index}")),
         index,
         minor: index,
         model: "unknown".to_owned(),

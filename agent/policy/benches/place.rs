@@ -37,7 +37,7 @@ fn gpu(index: u32) -> Gpu {
         placements: starts.iter().map(|&start| Placement { start, size }).collect(),
     };
     Gpu {
-        uuid: GpuUuid(format!("GPU-{index:08x}-0000-0000-0000-000000000000")),
+        uuid: GpuUuid::new(&format!("GPU-{index:08x}-0000-0000-0000-000000000000")),
         index,
         minor: index,
         model: "bench".to_owned(),

@@ -54,7 +54,7 @@ fn gpu(index: u32, model: &str, rows: &[Row]) -> Gpu {
     let profiles: Vec<Profile> = rows.iter().map(profile).collect();
     let ends = profiles.iter().flat_map(|p| &p.placements).map(|p| p.start + p.size);
     Gpu {
-        uuid: GpuUuid(format!("GPU-{index:08}")),
+        uuid: GpuUuid::new(&format!("GPU-{index:08}")),
         index,
         minor: index,
         model: model.to_owned(),

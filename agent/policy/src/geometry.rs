@@ -3,7 +3,7 @@
 //! Everything is derived from the places that NVML reports for the GPU's profiles. At most twelve placement units exist
 //! on any GPU so far, so the answer for every set of used units is computed once per kind of GPU and looked up.
 
-use crate::layout::leaf_profile;
+use crate::layout::{Cut, leaf_profile, leaves};
 use crate::topology::{Gpu, Profile};
 use migshare_proto::Placement;
 
@@ -26,12 +26,14 @@ pub struct Geometry {
     units: u8,
     larger: Vec<Vec<Units>>,
     table: Vec<Holes>,
+    leaves: Vec<Cut>,
 }
 
 impl Geometry {
     /// The geometry of this GPU.
     pub fn of(gpu: &Gpu) -> Geometry {
-        let mut geometry = Geometry { units: gpu.units, larger: larger(gpu), table: Vec::new() };
+        let (larger, leaves) = (larger(gpu), leaves(gpu));
+        let mut geometry = Geometry { units: gpu.units, larger, table: Vec::new(), leaves };
         if gpu.units <= TABLE_UNITS {
             geometry.table = (0..1u64 << gpu.units).map(|used| geometry.compute(used)).collect();
         }
@@ -42,6 +44,11 @@ impl Geometry {
     pub fn holes(&self, used: Units) -> Holes {
         let known = usize::try_from(used).ok().and_then(|i| self.table.get(i));
         known.copied().unwrap_or_else(|| self.compute(used))
+    }
+
+    /// The leaves of the uniform layout, by start.
+    pub fn leaves(&self) -> &[Cut] {
+        &self.leaves
     }
 
     fn compute(&self, used: Units) -> Holes {

@@ -12,7 +12,7 @@
 //!              commit(proposal) <--- records are durable --- journal   (on failure: drop the proposal,
 //!                  |                                                    it never happened)
 //!                  v
-//!              then carry out the effects; then send the verdict
+//!              then send the verdict; then carry out the effects
 //! ```
 //!
 //! `answer` and `work` only read. A proposal changes nothing until it is committed, so a journal that cannot be
@@ -118,6 +118,8 @@ pub struct Node {
     boot: String,
     /// The layout to go back to when the ordered one cannot be cut. Forgotten by a restart, which rolls forward.
     former: BTreeMap<GpuUuid, Option<Layout>>,
+    /// What a request for leaves can have, where it was worked out since the last change.
+    prepared: Option<Vec<available::Offering>>,
     /// A defect: a committed record that contradicted the books. Shown as a problem, never hidden.
     defect: Option<String>,
 }
@@ -125,11 +127,13 @@ pub struct Node {
 impl Node {
     /// A node with these books, of which nothing has been seen yet. `boot` is the kernel's boot id.
     pub fn new(rules: Rules, books: Books, boot: String) -> Node {
-        Node { rules, books, sight: Sight::default(), boot, former: BTreeMap::new(), defect: None }
+        let (sight, former) = (Sight::default(), BTreeMap::new());
+        Node { rules, books, sight, boot, former, prepared: None, defect: None }
     }
 
     /// Takes in what was seen. Nothing of it is durable; what follows from it comes from [`Node::work`].
     pub fn observe(&mut self, now: i64, seen: Seen) {
+        self.prepared = None;
         match seen {
             Seen::HolderGone(holder) => {
                 self.sight.gone.insert(holder);
@@ -142,6 +146,7 @@ impl Node {
 
     /// Takes in a proposal whose records are durable. Its effects are under way from here on.
     pub fn commit(&mut self, proposal: &Proposal) {
+        self.prepared = None;
         for record in &proposal.records {
             self.forget_processes(record);
             self.note_former(record);

@@ -92,6 +92,7 @@ impl Rig {
         for _ in 0..10_000 {
             if !self.step() {
                 self.check();
+                self.node.prepare();
                 return;
             }
         }

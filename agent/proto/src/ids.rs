@@ -1,5 +1,9 @@
 //! Names of things: jobs, steps, GPUs and places on a GPU.
 
+mod gpu;
+
+pub use gpu::GpuUuid;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -50,17 +54,6 @@ impl fmt::Display for StepId {
             Self::INTERACTIVE => f.write_str("interactive"),
             StepId(n) => write!(f, "{n}"),
         }
-    }
-}
-
-/// The UUID of a whole GPU as NVML prints it (`GPU-…`): stable over reboots, resets and driver updates.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct GpuUuid(pub String);
-
-impl fmt::Display for GpuUuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -26,7 +26,7 @@ pub fn gpu(index: u32, of: u32) -> Gpu {
         placements: starts.iter().map(|&start| Placement { start, size }).collect(),
     };
     Gpu {
-        uuid: GpuUuid(format!("GPU-{index:08}")),
+        uuid: GpuUuid::new(&format!("GPU-{index:08}")),
         index,
         minor: index,
         model: "seven slices".to_owned(),

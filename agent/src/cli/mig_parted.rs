@@ -122,7 +122,7 @@ mig-configs:
         let got = targets(CONFIG, Some("custom-config"), &status()).unwrap();
         let count = |profile: &str, count| CountWish { profile: profile.to_owned(), count };
         let wish = Wish::Counts(vec![count("1g.10gb", 2), count("2g.20gb", 1), count("3g.40gb", 1)]);
-        let gpu = GpuUuid("GPU-4a1b1a7e-5d5a-5d70-b5b9-2f7f0c2a1d11".to_owned());
+        let gpu = GpuUuid::new("GPU-4a1b1a7e-5d5a-5d70-b5b9-2f7f0c2a1d11");
         assert_eq!(got, [GpuTarget { gpu, layout: wish }]);
         assert_eq!(targets(CONFIG, Some("all-1g.10gb"), &status()).unwrap().len(), 1);
     }

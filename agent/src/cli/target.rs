@@ -34,7 +34,7 @@ pub(super) fn parse(words: &[String], status: &Status) -> anyhow::Result<Vec<Gpu
 pub(super) fn gpu(word: &str, status: &Status) -> anyhow::Result<GpuUuid> {
     let name = word.strip_prefix("gpu=").unwrap_or(word);
     let index = name.parse::<u32>().ok();
-    let found = status.gpus.iter().find(|g| Some(g.index) == index || g.uuid.0 == name);
+    let found = status.gpus.iter().find(|g| Some(g.index) == index || g.uuid == GpuUuid::new(name));
     let known = || status.gpus.iter().map(|g| g.index.to_string()).collect::<Vec<_>>().join(", ");
     found
         .map(|g| g.uuid.clone())

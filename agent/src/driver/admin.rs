@@ -28,7 +28,7 @@ impl Driver {
         match checked {
             Ok(order) => {
                 let question = Question::Order { order, force };
-                Some(Waiting::new(question, reply))
+                Some(Waiting::new(question, Box::new(reply)))
             }
             Err(refused) => {
                 tracing::warn!(reason = refused.reason.name(), text = refused.text, "order refused");

@@ -114,15 +114,16 @@ impl Driver {
             self.answer_without_journal(turn.verdicts.into_iter().map(|(asked, _)| asked).collect());
             return false;
         }
+        // Everything is durable: whatever else there is to do must not delay the replies.
+        for (asked, verdict) in turn.verdicts {
+            self.reply(asked, verdict);
+        }
         turn.before = None;
         let changed = !turn.records.is_empty() || !turn.effects.is_empty();
         if let Some(proposal) = turn.last.take() {
             self.node.commit(&proposal);
         }
         self.carry_out(turn.effects);
-        for (asked, verdict) in turn.verdicts {
-            self.reply(asked, verdict);
-        }
         turn.records.iter().for_each(told::record);
         self.remember(turn.told, turn.records.is_empty());
         if changed {
@@ -159,8 +160,7 @@ impl Driver {
                 Some(verdict) if proposal.records.is_empty() => self.reply(asked, verdict),
                 _ => {
                     let text = format!("the journal cannot be written ({cause}): nothing was changed");
-                    // A client that hung up needs no reply.
-                    let _ = asked.reply.send(wire::error(ErrorCode::Journal, text));
+                    asked.reply.answer(wire::error(ErrorCode::Journal, text));
                 }
             }
         }
@@ -173,11 +173,11 @@ impl Driver {
             if let Reply::Refused(refused) = &reply {
                 self.outlets.meters.refused(refused.reason);
             }
-            let _ = asked.reply.send(reply);
+            asked.reply.answer(reply);
         } else if asked.until <= Instant::now() {
             let text = "instances for this lease are still being made; try again";
-            let _ = asked.reply.send(wire::error(ErrorCode::Busy, text));
-        } else if !asked.reply.is_closed() {
+            asked.reply.answer(wire::error(ErrorCode::Busy, text));
+        } else if !asked.reply.is_gone() {
             self.waiting.push(asked);
         }
     }

@@ -3,6 +3,9 @@
 use super::FORMAT;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+/// Bytes of the checksum and the blank behind it.
+const SUM: usize = 9;
+
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Header {
@@ -29,9 +32,10 @@ pub(super) enum Bad {
 
 /// The line for a value.
 pub(super) fn encode<T: Serialize>(value: &T) -> std::io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(value)?;
-    let mut line = format!("{:08x} ", crc32c::crc32c(&json)).into_bytes();
-    line.extend(json);
+    let mut line = vec![0; SUM];
+    serde_json::to_writer(&mut line, value)?;
+    let (sum, json) = line.split_at_mut(SUM);
+    sum.copy_from_slice(checksum(json).as_bytes());
     line.push(b'\n');
     Ok(line)
 }
@@ -44,7 +48,11 @@ pub(super) fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Bad> {
 /// The JSON of a line whose checksum fits.
 pub(super) fn payload(line: &[u8]) -> Result<&[u8], Bad> {
     let line = line.strip_suffix(b"\n").ok_or(Bad::Unfinished)?;
-    let (sum, json) = line.split_at_checked(9).ok_or(Bad::Checksum)?;
-    let expected = format!("{:08x} ", crc32c::crc32c(json));
-    if sum == expected.as_bytes() { Ok(json) } else { Err(Bad::Checksum) }
+    let (sum, json) = line.split_at_checked(SUM).ok_or(Bad::Checksum)?;
+    if sum == checksum(json).as_bytes() { Ok(json) } else { Err(Bad::Checksum) }
+}
+
+/// What a line begins with.
+fn checksum(json: &[u8]) -> String {
+    format!("{:08x} ", crc32c::crc32c(json))
 }

@@ -6,7 +6,7 @@ use migshare_proto::{GpuUuid, JobKey, Placement, StepId};
 
 fn leaf(start: u8) -> LeafId {
     let placement = Placement { start, size: 1 };
-    LeafId { place: Place { gpu: GpuUuid("GPU-1".to_owned()), placement }, generation: 3 }
+    LeafId { place: Place { gpu: GpuUuid::new("GPU-1"), placement }, generation: 3 }
 }
 
 fn job() -> JobKey {
@@ -19,7 +19,7 @@ fn told() -> Told {
 
 /// One record of every kind.
 fn every_kind() -> Vec<Record> {
-    let gpu = GpuUuid("GPU-1".to_owned());
+    let gpu = GpuUuid::new("GPU-1");
     let grant = Grant {
         leaves: vec![leaf(0)],
         tasks: vec![vec![0]],

@@ -47,7 +47,7 @@ const STATES: &[(GpuState, &str)] = &[
 fn gpu_gauges(out: &mut Gauges, gpu: &GpuStatus) -> Result<(), prometheus::Error> {
     let index = gpu.index.to_string();
     let at = index.as_str();
-    out.set("migshare_gpu_info", &[at, &gpu.uuid.0, &gpu.pci_bus_id, &gpu.model], 1.0)?;
+    out.set("migshare_gpu_info", &[at, &gpu.uuid.to_string(), &gpu.pci_bus_id, &gpu.model], 1.0)?;
     out.set("migshare_gpu_serving", &[at], f64::from(u8::from(gpu.state == GpuState::Serving)))?;
     for (state, name) in STATES {
         out.set("migshare_gpu_state", &[at, name], f64::from(u8::from(gpu.state == *state)))?;

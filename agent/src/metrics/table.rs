@@ -69,6 +69,11 @@ pub const TABLE: &[Row] = &[
     define("migshare_reconfig_duration_seconds", &["change"], "Time to make or destroy an instance."),
     define("migshare_reconfig_total", &["change", "result"], "Instances made and destroyed, by result."),
     define("migshare_refusals_total", &["reason"], "Requests that were refused, by reason."),
+    define(
+        "migshare_request_duration_seconds",
+        &["request"],
+        "Time from a request read whole to its reply written.",
+    ),
 ];
 
 /// The row of a metric. A name that is not in the table is a defect, which the start reports.

@@ -21,6 +21,7 @@ fn every_metric_of_the_table_appears_and_no_other() {
     meters.refused(Reason::NoLeaves);
     meters.hangs(Some("nvmlGpuInstanceDestroy"));
     meters.journal(true, Duration::from_millis(1));
+    meters.request("open_lease", Duration::from_millis(1));
     let text = text(&meters);
     let mut shown: Vec<&str> =
         text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();

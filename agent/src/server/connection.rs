@@ -1,17 +1,20 @@
 //! One client's conversation: hello, then requests and replies by turns. Every wait has a limit, and a client holds one line and
 //! one reply of memory at most. Nothing here panics on any bytes.
 
+use super::desk::{self, Desk, Pending};
 use super::rights;
 use crate::driver::{Event, Inbox};
+use crate::metrics::Meters;
 use crate::segments::Segments;
 use crate::wire;
 use migshare_proto::codec::{self, LINE_LIMIT};
 use migshare_proto::message::{ErrorCode, Hello, Reply, Request};
 use migshare_proto::{PROTOCOL, PROTOCOL_MIN};
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
@@ -34,18 +37,26 @@ const BUFFER: usize = 1024;
 /// Why a conversation ends without a farewell.
 struct HungUp;
 
+/// What all conversations are led with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) inbox: Inbox,
+    pub(super) segments: Arc<Segments>,
+    pub(super) meters: Meters,
+}
+
 pub(super) struct Connection {
     reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    writer: Arc<OwnedWriteHalf>,
     uid: u32,
-    inbox: Inbox,
-    segments: Arc<Segments>,
+    parts: Parts,
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, uid: u32, inbox: Inbox, segments: Arc<Segments>) -> Connection {
+    pub(super) fn new(stream: UnixStream, uid: u32, parts: Parts) -> Connection {
         let (reader, writer) = stream.into_split();
-        Connection { reader: BufReader::with_capacity(BUFFER, reader), writer, uid, inbox, segments }
+        let reader = BufReader::with_capacity(BUFFER, reader);
+        Connection { reader, writer: Arc::new(writer), uid, parts }
     }
 
     /// Talks until the client ends it or breaks a rule. For how long its place is to stay taken.
@@ -66,10 +77,11 @@ impl Connection {
         let Reply::Hello(Hello { protocol, .. }) = greeting else { return Err(HungUp) };
         loop {
             let line = timeout(LINE, self.line()).await.map_err(|_| HungUp)??;
+            let since = Instant::now();
             match line.and_then(|l| codec::decode::<Request>(&l).map_err(|e| e.to_string())) {
                 Ok(request) => {
-                    let reply = self.answer(request).await?;
-                    self.send(&reply.for_protocol(protocol)).await?;
+                    let pending = Pending { request: rights::name(&request), protocol, since };
+                    self.serve(request, pending).await?;
                     rest(self.pause()).await;
                 }
                 Err(text) => {
@@ -117,6 +129,36 @@ impl Connection {
         Reply::Hello(Hello { protocol: version, oldest: PROTOCOL_MIN, program })
     }
 
+    /// Answers one request.
+    async fn serve(&mut self, request: Request, pending: Pending) -> Result<(), HungUp> {
+        let rest = match request {
+            // Those that a job's launch waits for, and that leave nothing to do behind the reply.
+            Request::OpenLease(_) | Request::Grant(_) | Request::JobLeaves(_)
+                if rights::may(self.uid, &request) =>
+            {
+                self.hand_over(request, pending).await?
+            }
+            request => {
+                let reply = self.answer(request).await?.for_protocol(pending.protocol);
+                let own = pending.since.elapsed();
+                self.send(&reply).await?;
+                pending.answered(own, &self.parts.meters);
+                return Ok(());
+            }
+        };
+        self.write(&rest).await
+    }
+
+    /// Lets the driver answer the client itself. What the client has not taken of the reply.
+    async fn hand_over(&mut self, request: Request, pending: Pending) -> Result<Vec<u8>, HungUp> {
+        let Some(ask) = wire::ask(request) else {
+            return Ok(desk::line(&wire::error(ErrorCode::Internal, "a request without an answer")));
+        };
+        let (desk, rest) = Desk::new(Arc::clone(&self.writer), self.parts.meters.clone(), pending);
+        self.parts.inbox.send(Event::Ask(ask, Box::new(desk)));
+        Ok(self.wait(rest).await?.unwrap_or_else(|| desk::line(&stopping())))
+    }
+
     async fn answer(&mut self, request: Request) -> Result<Reply, HungUp> {
         if !rights::may(self.uid, &request) {
             let text = format!("user {} may not ask {}: only root may", self.uid, rights::name(&request));
@@ -126,16 +168,16 @@ impl Connection {
             Request::Hello(_) => Ok(wire::error(ErrorCode::Malformed, "hello was said already")),
             Request::Status(_) => {
                 let (sender, receiver) = oneshot::channel();
-                self.inbox.send(Event::Status(sender));
+                self.parts.inbox.send(Event::Status(sender));
                 Ok(self.wait(receiver).await?.map_or_else(stopping, Reply::Status))
             }
-            Request::OpenSegment(asked) => Ok(self.segments.promise(&asked)),
+            Request::OpenSegment(asked) => Ok(self.parts.segments.promise(&asked)),
             other => {
                 let (sender, receiver) = oneshot::channel();
                 let Some(event) = event(other.clone(), sender) else {
                     return Ok(wire::error(ErrorCode::Internal, "a request without an answer"));
                 };
-                self.inbox.send(event);
+                self.parts.inbox.send(event);
                 let reply = self.wait(receiver).await?.unwrap_or_else(stopping);
                 self.end_segments(&other, &reply);
                 Ok(reply)
@@ -146,8 +188,8 @@ impl Connection {
     /// A segment ends with the grant or lease that it goes with.
     fn end_segments(&self, request: &Request, reply: &Reply) {
         match (request, reply) {
-            (Request::Release(grant), Reply::Done(_)) => self.segments.released(grant),
-            (Request::CloseLease(lease), Reply::Done(_)) => self.segments.closed(lease),
+            (Request::Release(grant), Reply::Done(_)) => self.parts.segments.released(grant),
+            (Request::CloseLease(lease), Reply::Done(_)) => self.parts.segments.closed(lease),
             _ => {}
         }
     }
@@ -165,11 +207,23 @@ impl Connection {
         Ok(answer.await.ok())
     }
 
-    async fn send(&mut self, reply: &Reply) -> Result<(), HungUp> {
-        let line =
-            codec::encode(reply).or_else(|e| codec::encode(&wire::error(ErrorCode::Internal, e.to_string())));
-        let line = line.map_err(|_| HungUp)?;
-        match timeout(REPLY, self.writer.write_all(&line)).await {
+    async fn send(&self, reply: &Reply) -> Result<(), HungUp> {
+        self.write(&desk::line(reply)).await
+    }
+
+    async fn write(&self, mut line: &[u8]) -> Result<(), HungUp> {
+        let all = async {
+            while !line.is_empty() {
+                self.writer.writable().await?;
+                match self.writer.try_write(line) {
+                    Ok(taken) => line = &line[taken..],
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        };
+        match timeout(REPLY, all).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(HungUp),
         }
@@ -189,7 +243,7 @@ fn event(request: Request, reply: oneshot::Sender<Reply>) -> Option<Event> {
         Request::Plan(query) => Some(Event::Plan(query, reply)),
         Request::Order(order) => Some(Event::Order(order, reply)),
         Request::Explain(query) => Some(Event::Explain(query.job, reply)),
-        other => wire::ask(other).map(|ask| Event::Ask(ask, reply)),
+        other => wire::ask(other).map(|ask| Event::Ask(ask, Box::new(reply))),
     }
 }
 

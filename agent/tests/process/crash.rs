@@ -2,8 +2,8 @@
 //! know every lease that was answered, must have given nothing twice, and must account for every instance that stands.
 
 use crate::rig::{Holder, Rig, has, skip};
-use migshare_proto::ClientError;
 use migshare_proto::status::{GpuStatus, Status};
+use migshare_proto::{ClientError, GpuUuid};
 use nvidia_ml::fault::{Effect, Moment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -59,7 +59,7 @@ fn judge(told: &Told, status: &Status, rig: &Rig) {
         let known: BTreeSet<u32> = status
             .gpus
             .iter()
-            .filter(|g| g.uuid.0 == gpu.uuid)
+            .filter(|g| g.uuid == GpuUuid::new(&gpu.uuid))
             .flat_map(|g| &g.leaves)
             .map(|l| l.gi)
             .collect();

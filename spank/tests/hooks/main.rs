@@ -87,7 +87,7 @@ fn step(id: u32, tasks: u32, per_node: Option<&str>) -> Table {
 
 fn leaf(n: u8) -> Leaf {
     Leaf {
-        gpu_uuid: GpuUuid("GPU-a".to_owned()),
+        gpu_uuid: GpuUuid::new("GPU-a"),
         gpu: 0,
         gpu_minor: 0,
         pci_bus_id: String::new(),

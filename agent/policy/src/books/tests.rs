@@ -2,7 +2,7 @@ use super::*;
 use crate::record::{Ending, Holder};
 
 fn leaf(start: u8, size: u8, generation: u64) -> LeafId {
-    let place = Place { gpu: GpuUuid("GPU-a".to_owned()), placement: Placement { start, size } };
+    let place = Place { gpu: GpuUuid::new("GPU-a"), placement: Placement { start, size } };
     LeafId { place, generation }
 }
 

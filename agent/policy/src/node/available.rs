@@ -4,17 +4,22 @@ use super::Node;
 use super::sight::View;
 use crate::books::{Stage, Stand};
 use crate::charge::{Need, price};
-use crate::geometry::{Units, units_of};
-use crate::layout::{Cut, Layout, leaves};
+use crate::geometry::{Geometry, Units, units_of};
+use crate::layout::{Cut, Layout};
 use crate::placement::{Candidate, Direction, Free, choose};
 use crate::record::{LeafId, Pick, Place};
 use crate::topology::{Gpu, Instance};
 use migshare_proto::GpuUuid;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// One GPU that serves, with the leaves that a lease can have on it.
-pub(super) struct Offering<'a> {
-    view: &'a View,
+/// One GPU that serves, with the instances that a lease can have on it, and whether each stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Offering {
+    gpu: GpuUuid,
+    numa: Option<u32>,
+    geometry: Arc<Geometry>,
     used: Units,
     cuts: Vec<(Cut, bool)>,
 }
@@ -36,11 +41,10 @@ impl Ours<'_> {
     }
 }
 
-impl Offering<'_> {
+impl Offering {
     fn candidate(&self) -> Candidate<'_> {
         let free = self.cuts.iter().map(|(cut, stands)| Free { placement: cut.placement, stands: *stands });
-        let View { gpu, geometry, .. } = self.view;
-        Candidate { geometry, numa: gpu.numa, used: self.used, free: free.collect() }
+        Candidate { geometry: &self.geometry, numa: self.numa, used: self.used, free: free.collect() }
     }
 }
 
@@ -51,7 +55,7 @@ impl Node {
         let candidates: Vec<Candidate<'_>> = offerings.iter().map(Offering::candidate).collect();
         let chosen = choose(&candidates, count, direction)?;
         let pick =
-            |(gpu, at): (usize, usize)| self.leaf_to_be(offerings[gpu].view, offerings[gpu].cuts[at].0);
+            |(gpu, at): (usize, usize)| self.leaf_to_be(&offerings[gpu].gpu, offerings[gpu].cuts[at].0);
         Some(chosen.into_iter().map(pick).collect())
     }
 
@@ -60,8 +64,26 @@ impl Node {
         self.offerings(None).iter().map(|o| o.cuts.len() as u32).sum()
     }
 
+    /// Works out what the next request for leaves needs to know, so that its client does not wait for that. Meant for a time
+    /// when nobody waits; holds until the next change.
+    pub fn prepare(&mut self) {
+        if self.prepared.is_none() {
+            self.prepared = Some(self.work_out(None));
+        }
+    }
+
     /// The GPUs that serve, NUMA node by NUMA node.
-    fn offerings(&self, need: Option<Need>) -> Vec<Offering<'_>> {
+    fn offerings(&self, need: Option<Need>) -> Cow<'_, [Offering]> {
+        match &self.prepared {
+            Some(prepared) if need.is_none() => {
+                debug_assert_eq!(*prepared, self.work_out(None), "a change did not undo what was prepared");
+                Cow::Borrowed(prepared)
+            }
+            _ => Cow::Owned(self.work_out(need)),
+        }
+    }
+
+    fn work_out(&self, need: Option<Need>) -> Vec<Offering> {
         let leased = self.leased_units();
         let serves = |view: &&View| {
             self.sight.healthy(&view.gpu.uuid).is_some() && !self.books.cordons.contains_key(&view.gpu.uuid)
@@ -72,22 +94,29 @@ impl Node {
         views.into_iter().map(|view| self.offering(view, leased(view), need)).collect()
     }
 
-    fn offering<'a>(&'a self, view: &'a View, leased: Units, need: Option<Need>) -> Offering<'a> {
+    fn offering(&self, view: &View, leased: Units, need: Option<Need>) -> Offering {
         let ours = Ours { view, stands: self.books.stands_on(&view.gpu.uuid).collect() };
         let used = leased | self.blocked(&ours);
         let free = |cut: &Cut| cut.placement.mask() & used == 0;
         let cuts = need.map_or_else(|| self.leaf_cuts(&ours), |need| places_for(&view.gpu, need));
         let cuts = cuts.into_iter().filter(free);
-        let cuts = cuts.map(|cut| (cut, ours.has(cut))).collect();
-        Offering { view, used, cuts }
+        let cuts = cuts.map(|cut| (cut, ours.has(cut)));
+        let View { gpu, geometry, .. } = view;
+        Offering {
+            gpu: gpu.uuid.clone(),
+            numa: gpu.numa,
+            geometry: geometry.clone(),
+            used,
+            cuts: cuts.collect(),
+        }
     }
 
     /// The leaves of a GPU: those of its layout, but where an idle leaf of another size stands, that one.
     fn leaf_cuts(&self, ours: &Ours<'_>) -> Vec<Cut> {
         let gpu = &ours.view.gpu;
         let mut cuts = match self.layout_of(&gpu.uuid) {
-            Layout::Custom(_) => leaves(gpu),
-            layout => layout.cut(gpu),
+            Layout::Uniform | Layout::Custom(_) => ours.view.geometry.leaves().to_vec(),
+            Layout::FullMemory => Layout::FullMemory.cut(gpu),
         };
         let slices = |profile: u32| gpu.profile(profile).map(|p| p.slices);
         for cut in &mut cuts {
@@ -100,8 +129,8 @@ impl Node {
     }
 
     /// The leaf that stands, is being made or would be made for this cut.
-    fn leaf_to_be(&self, view: &View, cut: Cut) -> Pick {
-        let place = view.place(cut.placement);
+    fn leaf_to_be(&self, gpu: &GpuUuid, cut: Cut) -> Pick {
+        let place = Place { gpu: gpu.clone(), placement: cut.placement };
         let here = self.books.stands.get(&place);
         let same = here.filter(|s| s.profile == cut.profile && s.stage != Stage::Unmaking);
         let generation = same.map_or_else(|| self.books.next_generation(&place), |s| s.generation);

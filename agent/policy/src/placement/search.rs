@@ -70,17 +70,20 @@ struct Problem<'a> {
 impl Problem<'_> {
     fn solve(&self) -> Option<Vec<usize>> {
         let states = (self.used + 1) * (self.count + 1) * 2;
+        let rests = self.rests();
         let mut now: Vec<Option<Total>> = vec![None; states];
+        let mut next = now.clone();
         now[0] = Some(Total::default());
-        let mut from: Vec<Vec<Option<Step>>> = Vec::with_capacity(self.order.len());
-        for at in 0..self.order.len() {
-            let (next, steps) = self.layer(at, &now);
-            from.push(steps);
-            now = next;
+        // How each state was reached, GPU after GPU; what was never reached is never read.
+        let mut steps = vec![Step::default(); states * self.order.len()];
+        for (at, steps) in steps.chunks_exact_mut(states).enumerate() {
+            next.fill(None);
+            self.layer(at, rests.of_last(self.order.len() - at - 1), &now, (&mut next, steps));
+            std::mem::swap(&mut now, &mut next);
         }
         let goals = [self.state(self.used, self.count, false), self.state(self.used, self.count, true)];
         let goal = goals.into_iter().filter(|&g| now[g].is_some()).min_by_key(|&g| now[g])?;
-        Some(self.walk_back(goal, &from))
+        Some(self.walk_back(goal, &steps, states))
     }
 
     fn state(&self, used: usize, taken: usize, node: bool) -> usize {
@@ -88,27 +91,29 @@ impl Problem<'_> {
     }
 
     /// The best totals after one more GPU, and how each was reached.
-    fn layer(&self, at: usize, now: &[Option<Total>]) -> (Vec<Option<Total>>, Vec<Option<Step>>) {
-        let mut next: Vec<Option<Total>> = vec![None; now.len()];
-        let mut steps: Vec<Option<Step>> = vec![None; now.len()];
-        let rest = self.rest(at + 1);
-        // Of equal totals the first is kept: earlier GPUs come first.
-        for used in (0..=self.used).rev() {
+    fn layer(
+        &self,
+        at: usize,
+        rest: &[usize],
+        now: &[Option<Total>],
+        (next, steps): (&mut [Option<Total>], &mut [Step]),
+    ) {
+        // Of equal totals the first is kept: earlier GPUs come first. No more GPUs are used than were looked at.
+        for used in (0..=self.used.min(at)).rev() {
             for taken in (0..=self.count).rev() {
                 for node in [false, true] {
                     let state = self.state(used, taken, node);
                     let Some(total) = now[state] else { continue };
                     let here = Here { used, taken, node: node && !self.starts[at], total };
-                    self.extend(at, here, &rest, &mut |to, better, give| {
+                    self.extend(at, here, rest, &mut |to, better, give| {
                         if next[to].is_none_or(|best| better < best) {
                             next[to] = Some(better);
-                            steps[to] = Some(Step { state, give });
+                            steps[to] = Step { state: state as u32, give: give as u32 };
                         }
                     });
                 }
             }
         }
-        (next, steps)
     }
 
     /// Offers every number of instances that GPU `at` can give and from which the goal can still be reached.
@@ -131,36 +136,68 @@ impl Problem<'_> {
         }
     }
 
-    /// Position n: the most that exactly n of the GPUs from `at` on can give together; as long as there are such GPUs.
-    fn rest(&self, at: usize) -> Vec<usize> {
-        let mut most: Vec<usize> = self.order[at..].iter().map(|&i| self.offers[i].most()).collect();
-        most.retain(|&n| n > 0);
-        most.sort_unstable_by(|a, b| b.cmp(a));
-        let mut sums = vec![0];
-        sums.extend(most.iter().scan(0, |sum, n| {
-            *sum += n;
-            Some(*sum)
-        }));
-        sums
+    /// For the GPUs from each position on, position n: the most that exactly n of them can give together; as long as there are
+    /// such GPUs.
+    fn rests(&self) -> Rests {
+        let gpus = self.order.len();
+        let mut rests = Rests {
+            sums: Vec::with_capacity((gpus + 1) * (gpus + 2) / 2),
+            ends: Vec::with_capacity(gpus + 1),
+        };
+        let mut most: Vec<usize> = Vec::with_capacity(gpus);
+        rests.push(&most);
+        for &gpu in self.order.iter().rev() {
+            let n = self.offers[gpu].most();
+            if n > 0 {
+                most.insert(most.partition_point(|other| *other >= n), n);
+            }
+            rests.push(&most);
+        }
+        rests
     }
 
-    fn walk_back(&self, goal: usize, from: &[Vec<Option<Step>>]) -> Vec<usize> {
+    fn walk_back(&self, goal: usize, steps: &[Step], states: usize) -> Vec<usize> {
         let mut counts = vec![0; self.offers.len()];
         let mut state = goal;
-        for at in (0..self.order.len()).rev() {
-            if let Some(step) = from[at][state] {
-                counts[self.order[at]] = step.give;
-                state = step.state;
-            }
+        for (at, steps) in steps.chunks_exact(states).enumerate().rev() {
+            let step = steps[state];
+            counts[self.order[at]] = step.give as usize;
+            state = step.state as usize;
         }
         counts
     }
 }
 
-#[derive(Clone, Copy)]
+/// Sums of the largest numbers of the last GPUs: none of them, the last, the last two, …
+struct Rests {
+    sums: Vec<usize>,
+    /// Where each begins to be another's.
+    ends: Vec<usize>,
+}
+
+impl Rests {
+    /// The sums of these numbers, which descend.
+    fn push(&mut self, most: &[usize]) {
+        let mut sum = 0;
+        self.sums.push(sum);
+        for n in most {
+            sum += n;
+            self.sums.push(sum);
+        }
+        self.ends.push(self.sums.len());
+    }
+
+    fn of_last(&self, gpus: usize) -> &[usize] {
+        let begin = gpus.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.sums[begin..self.ends[gpus]]
+    }
+}
+
+/// How a state was reached: from which one, and what the GPU gave.
+#[derive(Clone, Copy, Default)]
 struct Step {
-    state: usize,
-    give: usize,
+    state: u32,
+    give: u32,
 }
 
 #[derive(Clone, Copy)]

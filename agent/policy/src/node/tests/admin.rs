@@ -75,7 +75,7 @@ fn a_place_or_gpu_that_does_not_exist_is_named() {
     let nowhere = place(&rig, 0, 7, 1);
     let (_, text) = refusal(order(&mut rig, &Order::Quarantine { place: nowhere, note: String::new() }));
     assert_eq!(text, "gpu 0 has no place 7:1");
-    let gpu = GpuUuid("GPU-x".to_owned());
+    let gpu = GpuUuid::new("GPU-x");
     let (_, text) = refusal(order(&mut rig, &Order::Cordon { gpu, note: String::new() }));
     assert_eq!(text, "this node has no gpu GPU-x in MIG mode");
 }

@@ -423,6 +423,8 @@ impl Model {
 
     /// When all jobs have ended and the hardware is well again, everything is as at the beginning.
     pub(super) fn finish(&mut self) {
+        // Hardware that still refuses would make an order give way to the layout before it.
+        self.rig.faults.clear();
         for job in 1..6 {
             self.close(job);
         }
@@ -431,7 +433,6 @@ impl Model {
             self.cordon(gpu, false);
             self.target(gpu, None);
         }
-        self.rig.faults.clear();
         self.rig.scan();
         self.rig.settle_awake(40);
         assert!(self.rig.node.books().leases.is_empty());
