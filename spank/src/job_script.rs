@@ -25,9 +25,16 @@ use crate::slurm::{Elsewhere, Item, Job, Level, Node, Partition, Slurm};
 use migshare_proto::JobKey;
 use migshare_proto::hostlist;
 use migshare_proto::message::{CloseLease, OpenLease, Shape};
+use std::time::Duration;
 
 /// What a drain reason of ours starts with: only such nodes are ever resumed by the agent.
 pub const REASON: &str = "migshare: ";
+
+/// Time after which the prologs of a job's other nodes, that read Slurm's list of nodes to avoid before this one wrote it, have
+/// written theirs.
+const SETTLING: Duration = Duration::from_millis(300);
+/// How often this node's name is written into that list. A job has a few nodes that can refuse it at the same moment.
+const TRIES: u32 = 10;
 
 /// The prolog hook.
 pub fn prolog(config: &Config, slurm: &dyn Slurm) {
@@ -133,14 +140,33 @@ impl Script<'_> {
             return self.error(&format!("{why}; not queued again: {no}"));
         }
         self.error(&format!("{why}; queued again, away from {node}"));
-        let excluded = [info.elsewhere.excluded.as_str(), node].into_iter().filter(|list| !list.is_empty());
-        let excluded = excluded.collect::<Vec<_>>().join(",");
-        let comment = format!("migshare: queued again, away from {node}: {why}");
         // Only a pending job takes a list of nodes to avoid; until its begin time, minutes away, it is not placed again.
-        let done = self.slurm.requeue(job).and_then(|()| self.slurm.keep_away(job, &excluded, &comment));
-        if let Err(e) = done {
-            self.error(&e.to_string());
+        let requeued = self.slurm.requeue(job);
+        // The prolog of another node may have queued it again before: then it is pending all the same.
+        if let Err(e) = self.keep_away(&info.elsewhere, why) {
+            requeued.err().iter().for_each(|e| self.error(&e.to_string()));
+            self.error(&e);
         }
+    }
+
+    /// Adds this node to those that the job must not have. Slurm knows no adding, and the prologs of the job's other nodes may do
+    /// the same at this moment: what is there is read, written with this node, and read again, until it is there to stay.
+    fn keep_away(&self, elsewhere: &Elsewhere, why: &str) -> Result<(), String> {
+        let (job, node) = (self.job, &self.config.node);
+        let comment = format!("migshare: queued again, away from {node}: {why}");
+        for _ in 0..TRIES {
+            let excluded = self.slurm.excluded(job).map_err(|e| e.to_string())?;
+            if hostlist::names(&excluded, node) {
+                return Ok(());
+            }
+            let now = Elsewhere { excluded: excluded.clone(), ..elsewhere.clone() };
+            self.has_other_nodes(&now).map_err(|no| format!("not kept away from {node}: {no}"))?;
+            let both = [excluded.as_str(), node].into_iter().filter(|list| !list.is_empty());
+            let both = both.collect::<Vec<_>>().join(",");
+            self.slurm.keep_away(job, &both, &comment).map_err(|e| e.to_string())?;
+            std::thread::sleep(SETTLING);
+        }
+        Err(format!("not kept away from {node}: the nodes that job {job} avoids change all the time"))
     }
 
     /// Whether the job's partitions have as many other nodes with leaves as the job needs.

@@ -141,7 +141,10 @@ pub trait Slurm {
     /// Puts a batch job back into the queue.
     fn requeue(&self, job: u32) -> Result<(), SlurmError>;
 
-    /// Keeps a pending job away from these nodes (a host list), and leaves word why in its `AdminComment`.
+    /// The nodes that a job must not have now, as a host list.
+    fn excluded(&self, job: u32) -> Result<String, SlurmError>;
+
+    /// Keeps a pending job away from these nodes (a host list) and no others, and leaves word why in its `AdminComment`.
     fn keep_away(&self, job: u32, nodes: &str, why: &str) -> Result<(), SlurmError>;
 
     /// The nodes of the cluster. Not in a step.

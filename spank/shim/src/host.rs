@@ -33,6 +33,21 @@ impl Host {
             unsafe { sys::slurm_init(ptr::null()) }
         }
     }
+
+    /// What is read from slurmctld's record of a job.
+    fn with_job<T>(&self, job: u32, read: impl FnOnce(&sys::job_info) -> T) -> Result<T, SlurmError> {
+        self.client();
+        let mut message = ptr::null_mut();
+        // SAFETY: Slurm fills the pointer, or fails.
+        check("slurm_load_job", unsafe { load_job(&mut message, job) })?;
+        // SAFETY: the message is Slurm's and whole; Slurm counts its records.
+        let jobs = unsafe { slice((*message).job_array, (*message).record_count) };
+        // A leader of a heterogeneous job comes with its components, an array with its tasks.
+        let found = jobs.iter().find(|record| job_id(record) == job).map(read);
+        // SAFETY: it came from slurm_load_job and is not used again.
+        unsafe { sys::slurm_free_job_info_msg(message) };
+        found.ok_or_else(|| SlurmError::new("slurm_load_job", format!("no job {job}")))
+    }
 }
 
 impl Slurm for Host {
@@ -103,16 +118,9 @@ impl Slurm for Host {
     }
 
     fn job(&self, job: u32) -> Result<Job, SlurmError> {
-        self.client();
         let node = std::env::var("SLURMD_NODENAME").map_err(|e| SlurmError::new("SLURMD_NODENAME", e))?;
-        let mut message = ptr::null_mut();
-        // SAFETY: Slurm fills the pointer, or fails.
-        check("slurm_load_job", unsafe { load_job(&mut message, job) })?;
-        // SAFETY: the message is Slurm's, whole, and freed after the last use.
-        let found = unsafe { find_job(&*message, job, &node) };
-        // SAFETY: it came from slurm_load_job and is not used again.
-        unsafe { sys::slurm_free_job_info_msg(message) };
-        found
+        // SAFETY: a record of a message that lives.
+        self.with_job(job, |info| unsafe { job_of(info, job, &node) })?
     }
 
     fn step(&self, job: u32, step: u32) -> Result<Step, SlurmError> {
@@ -149,6 +157,11 @@ impl Slurm for Host {
         self.client();
         // SAFETY: numbers only.
         check("slurm_requeue", unsafe { requeue(job) })
+    }
+
+    fn excluded(&self, job: u32) -> Result<String, SlurmError> {
+        // SAFETY: null or a string of the record.
+        self.with_job(job, |info| unsafe { text(info.exc_nodes) }.unwrap_or_default())
     }
 
     fn keep_away(&self, job: u32, nodes: &str, why: &str) -> Result<(), SlurmError> {
@@ -193,13 +206,8 @@ static OPTION: std::sync::LazyLock<(CString, CString, CString)> =
     std::sync::LazyLock::new(|| (c_string(option::NAME), c_string(option::ARGINFO), c_string(option::USAGE)));
 
 /// # Safety
-/// `message` is what `slurm_load_job` returned.
-unsafe fn find_job(message: &sys::job_info_msg_t, job: u32, node: &str) -> Result<Job, SlurmError> {
-    let none = || SlurmError::new("slurm_load_job", format!("no job {job}"));
-    // SAFETY: Slurm counts the records.
-    let mut jobs = unsafe { slice(message.job_array, message.record_count) }.iter();
-    // A leader of a heterogeneous job comes with its components, an array with its tasks.
-    let info = jobs.find(|j| job_id(j) == job).ok_or_else(none)?;
+/// `info` is a record of what `slurm_load_job` returned.
+unsafe fn job_of(info: &sys::job_info, job: u32, node: &str) -> Result<Job, SlurmError> {
     // SAFETY: null or a string of the record.
     let nodes = unsafe { text(info.nodes) }.unwrap_or_default();
     let at = index_of(node, &nodes).ok_or_else(|| {

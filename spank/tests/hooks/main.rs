@@ -232,6 +232,36 @@ fn a_batch_job_without_a_place_goes_elsewhere_where_the_site_wants_that_and_ther
     }
 }
 
+/// A batch job of three nodes at most, of which n1 refuses it; what was done about it, and what was said.
+fn refused_beside_others(rivals: &[&str], is_pending: bool) -> (Vec<String>, Vec<String>) {
+    let node = Node::new();
+    let no = Refused { requeue: true, ..Refused::new(Reason::Fragmented, "no place") };
+    let _agent = node.agent([Reply::Refused(no)]);
+    let slurm = script(Some(job(Some("mig(CNT:7)"), "gres:mig:7", true)));
+    *slurm.job_option.borrow_mut() = Some("size=7g".to_owned());
+    *slurm.rivals.borrow_mut() = rivals.iter().map(|list| (*list).to_owned()).collect();
+    slurm.is_pending.set(is_pending);
+    cluster(&slurm, &["n1", "n2", "n3"]);
+    node.prolog(&slurm);
+    let done = slurm.done.borrow().iter().map(|d| d.split(": ").next().unwrap().to_owned()).collect();
+    (done, slurm.errors())
+}
+
+#[test]
+fn nodes_that_refuse_a_job_at_the_same_moment_are_all_avoided() {
+    let (done, _) = refused_beside_others(&["n3"], false);
+    assert_eq!(done, ["requeue 7", "keep 7 away from n1", "keep 7 away from n3,n1"]);
+    let (done, said) = refused_beside_others(&[], true);
+    assert_eq!((done, said.len()), (vec!["keep 7 away from n1".to_owned()], 1), "{said:?}");
+    // The others leave it nowhere else to go: it comes back here rather than to nowhere.
+    let (done, said) = refused_beside_others(&["n[2-3]"], false);
+    assert_eq!(done, ["requeue 7", "keep 7 away from n1"]);
+    assert!(
+        said.last().unwrap().contains("not kept away from n1: partition main has 0 other nodes"),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn a_lease_that_its_epilog_could_not_close_is_closed_by_the_next_prolog() {
     let node = Node::new();

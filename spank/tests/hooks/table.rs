@@ -1,7 +1,7 @@
 //! Slurm as a table: what it answers is put in, what it was told is read out.
 
 use migshare_spank::slurm::{Item, Job, Level, Node, Partition, Slurm, SlurmError, Step};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 
 #[derive(Default)]
@@ -16,6 +16,10 @@ pub(crate) struct Table {
     pub(crate) nodes: RefCell<Vec<Node>>,
     pub(crate) partitions: RefCell<Vec<Partition>>,
     pub(crate) said: RefCell<Vec<(Level, String)>>,
+    /// What the prologs of other nodes write over each list of nodes to avoid, the last first.
+    pub(crate) rivals: RefCell<Vec<String>>,
+    /// Whether another node's prolog has queued the job again before.
+    pub(crate) is_pending: Cell<bool>,
     /// `drain n1: reason` and `requeue 7`, in order.
     pub(crate) done: RefCell<Vec<String>>,
 }
@@ -72,11 +76,19 @@ impl Slurm for Table {
         Ok(())
     }
     fn requeue(&self, job: u32) -> Result<(), SlurmError> {
+        if self.is_pending.get() {
+            return Err(SlurmError::new("slurm_requeue", "Job is pending execution"));
+        }
         self.done.borrow_mut().push(format!("requeue {job}"));
         Ok(())
     }
+    fn excluded(&self, job: u32) -> Result<String, SlurmError> {
+        self.job(job).map(|job| job.elsewhere.excluded)
+    }
     fn keep_away(&self, job: u32, nodes: &str, why: &str) -> Result<(), SlurmError> {
         self.done.borrow_mut().push(format!("keep {job} away from {nodes}: {why}"));
+        let now = self.rivals.borrow_mut().pop().unwrap_or_else(|| nodes.to_owned());
+        self.job.borrow_mut().iter_mut().for_each(|job| job.elsewhere.excluded.clone_from(&now));
         Ok(())
     }
     fn nodes(&self) -> Result<Vec<Node>, SlurmError> {
