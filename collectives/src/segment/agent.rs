@@ -8,7 +8,8 @@
 //! The agent decides by the cgroup of the peer whose segment it is; nothing here is a credential.
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub(crate) struct Granted {
 pub(crate) fn fetch(path: &Path) -> Result<(OwnedFd, Granted)> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        match ask(path) {
+        match ask(path, deadline) {
             Err(e) if passes(&e, path) && Instant::now() < deadline => std::thread::sleep(PAUSE),
             done => return done,
         }
@@ -66,8 +67,8 @@ fn passes(error: &Error, path: &Path) -> bool {
     }
 }
 
-fn ask(path: &Path) -> Result<(OwnedFd, Granted)> {
-    let mut stream = UnixStream::connect(path).map_err(io("connect to the agent's segment socket"))?;
+fn ask(path: &Path, deadline: Instant) -> Result<(OwnedFd, Granted)> {
+    let mut stream = connect(path, deadline)?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(io("set a timeout"))?;
     stream.set_write_timeout(Some(TIMEOUT)).map_err(io("set a timeout"))?;
     stream.write_all(REQUEST).map_err(io("ask the agent for the segment"))?;
@@ -96,6 +97,61 @@ fn ask(path: &Path) -> Result<(OwnedFd, Granted)> {
     }
 }
 
+/// Connects. connect(2) waits without end while an agent that hangs has a full backlog, unless the socket's time-out for sending is
+/// set before, which the standard library cannot.
+fn connect(path: &Path, deadline: Instant) -> Result<UnixStream> {
+    const WHAT: &str = "connect to the agent's segment socket";
+    // SAFETY: all-zero is a valid address.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = path.as_os_str().as_bytes();
+    // The last byte stays zero.
+    if name.len() >= address.sun_path.len() || name.contains(&0) {
+        return Err(Error::System { what: WHAT, errno: libc::ENAMETOOLONG });
+    }
+    address.sun_path.iter_mut().zip(name).for_each(|(to, from)| *to = *from as libc::c_char);
+    // SAFETY: numbers only.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(Error::last_os(WHAT));
+    }
+    // SAFETY: the kernel has just given this descriptor, and nobody else has it.
+    let stream = unsafe { UnixStream::from_raw_fd(socket) };
+    // A time-out of nothing would mean none at all.
+    let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
+    stream.set_write_timeout(Some(left)).map_err(io("set a timeout"))?;
+    let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: an address of this length, which the kernel only reads.
+    match unsafe { libc::connect(socket, (&raw const address).cast(), length) } {
+        0 => Ok(stream),
+        _ => Err(match io(WHAT)(std::io::Error::last_os_error()) {
+            Error::System { what, errno: libc::EAGAIN } => Error::System { what, errno: libc::ETIMEDOUT },
+            other => other,
+        }),
+    }
+}
+
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |e| Error::System { what, errno: e.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn an_agent_that_accepts_nobody_is_given_up_at_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("full.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        // A backlog of none takes one connection; the next would wait for ever.
+        // SAFETY: numbers only, of a socket that lives.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let _first = UnixStream::connect(&path).unwrap();
+        let begin = Instant::now();
+        let got = connect(&path, begin + Duration::from_millis(50));
+        assert!(matches!(got, Err(Error::System { errno: libc::ETIMEDOUT, .. })), "{got:?}");
+    }
 }
