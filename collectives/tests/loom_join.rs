@@ -2,7 +2,8 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p migshare-collectives --release --test 'loom*'`.
 //!
 //! The code under test is `handshake` as it is. The lines of a rank are a loom cell, which reports a peer that looks before they
-//! are ready, or an owner that writes after a peer was let in.
+//! are ready, or an owner that writes after a peer was let in. Two ranks: with three, loom lets two of them spin for ever while
+//! the third could go on.
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
@@ -103,7 +104,7 @@ fn model_of(
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
-    // Those that begin twice, and three ranks, have more executions than that: they are searched for so long.
+    // Those that begin twice have more executions than that: they are searched for so long.
     builder.max_duration = Some(std::time::Duration::from_secs(30));
     builder.check(move || {
         let shared = Arc::new(used(ranks));
@@ -124,11 +125,6 @@ fn model_of(
 #[test]
 fn two_ranks_meet_each_other_and_nobody_of_an_earlier_run() {
     model(2, 2, |_| {});
-}
-
-#[test]
-fn three_ranks_meet_each_other_and_nobody_of_an_earlier_run() {
-    model(3, 1, |_| {});
 }
 
 #[test]

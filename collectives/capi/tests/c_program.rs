@@ -32,6 +32,7 @@ fn compile_and_run(compiler: &str, source: &str) {
         .arg(root.join("tests").join(source))
         .arg(format!("-I{}", root.join("include").display()))
         .arg(build.path().join("libmigshare.so.1"))
+        .arg("-pthread")
         .arg(format!("-Wl,-rpath,{}", build.path().display()))
         .status()
         .unwrap();
@@ -43,6 +44,12 @@ fn compile_and_run(compiler: &str, source: &str) {
 fn a_c_program_calls_every_function_of_the_header() {
     let Some(compiler) = compiler() else { return skip("no C compiler") };
     compile_and_run(compiler, "abi.c");
+}
+
+#[test]
+fn what_the_header_promises_beside_results_is_so() {
+    let Some(compiler) = compiler() else { return skip("no C compiler") };
+    compile_and_run(compiler, "promises.c");
 }
 
 #[test]

@@ -1,0 +1,209 @@
+/* What migshare.h says beside the results of calls: one function per sentence or two, each with two ranks of its own. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "migshare.h"
+
+#define CHECK(call)                                                                              \
+    do {                                                                                         \
+        int32_t code_ = (call);                                                                   \
+        if (code_ != MIGSHARE_OK) {                                                                \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, migshare_status_name(code_),    \
+                    migshare_last_error());                                                      \
+            exit(1);                                                                             \
+        }                                                                                        \
+    } while (0)
+#define REQUIRE(fact)                                                                                             \
+    do {                                                                                                          \
+        if (!(fact)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s (last error: %s)\n", __FILE__, __LINE__, #fact, migshare_last_error());    \
+            exit(1);                                                                                              \
+        }                                                                                                         \
+    } while (0)
+
+enum { RANKS = 2, LONG = 60000, SHORT = 200 };
+
+/* From rank 0 to rank 1, beside the library. */
+static int note[2];
+
+static void tell(void) { REQUIRE(write(note[1], "x", 1) == 1); }
+
+static void hear(void) {
+    char byte;
+    REQUIRE(read(note[0], &byte, 1) == 1);
+}
+
+static void *receive(void *comm) {
+    char byte;
+    CHECK(migshare_recv(comm, &byte, 1, 1, 0, NULL));
+    REQUIRE(byte == 'y');
+    return NULL;
+}
+
+/* A communicator is used by one thread at a time; the text of a failure is the thread's own. */
+static void a_second_thread_is_told_to_wait(migshare_comm *comm, int rank) {
+    if (rank == 1) {
+        hear();
+        CHECK(migshare_send(comm, "y", 1, 0, 0));
+    } else {
+        pthread_t other;
+        int32_t size;
+        REQUIRE(migshare_comm_rank(NULL, &size) == MIGSHARE_INVALID);
+        char before[200];
+        snprintf(before, sizeof before, "%s", migshare_last_error());
+        REQUIRE(pthread_create(&other, NULL, receive, comm) == 0);
+        int32_t code;
+        while ((code = migshare_comm_size(comm, &size)) == MIGSHARE_OK) {
+            REQUIRE(strcmp(before, migshare_last_error()) == 0);
+        }
+        REQUIRE(code == MIGSHARE_BUSY && strstr(migshare_last_error(), "thread"));
+        tell();
+        REQUIRE(pthread_join(other, NULL) == 0);
+    }
+    CHECK(migshare_barrier(comm));
+}
+
+/* A wrong tag is a mismatch; any such failure ends the communicator for all, and later calls say so. */
+static void a_wrong_tag_ends_the_communicator(migshare_comm *comm, int rank) {
+    char byte = 'z';
+    void *inside;
+    CHECK(migshare_alloc(comm, 100, &inside));
+    if (rank == 0) {
+        CHECK(migshare_send(comm, &byte, 1, 1, 7));
+        REQUIRE(migshare_recv(comm, &byte, 1, 1, 0, NULL) == MIGSHARE_MISMATCH);
+    } else {
+        REQUIRE(migshare_recv(comm, &byte, 1, 0, 8, NULL) == MIGSHARE_MISMATCH);
+    }
+    REQUIRE(migshare_barrier(comm) == MIGSHARE_POISONED && strstr(migshare_last_error(), "ended earlier"));
+    CHECK(migshare_free(comm, inside));
+}
+
+/* A message that is too long leaves the communicator as it was, as does memory that is not to be had. */
+static void small_failures_end_nothing(migshare_comm *comm, int rank) {
+    char bytes[8];
+    size_t got;
+    void *inside;
+    if (rank == 0) {
+        CHECK(migshare_send(comm, "12345678", 8, 1, 0));
+    } else {
+        REQUIRE(migshare_recv(comm, bytes, 4, 0, 0, &got) == MIGSHARE_TRUNCATED && strstr(migshare_last_error(), "8 bytes"));
+    }
+    REQUIRE(migshare_alloc(comm, (size_t)1 << 40, &inside) == MIGSHARE_EXHAUSTED);
+    CHECK(migshare_alloc(comm, 3, &inside));
+    REQUIRE((uintptr_t)inside % 4096 == 0);
+    CHECK(migshare_barrier(comm));
+}
+
+/* Integers wrap; an integer average rounds toward zero. */
+static void integers_are_those_of_c(migshare_comm *comm, int rank) {
+    int8_t wrapped = 100;
+    CHECK(migshare_all_reduce(comm, &wrapped, &wrapped, 1, MIGSHARE_I8, MIGSHARE_SUM));
+    REQUIRE(wrapped == (int8_t)200);
+    int32_t averages[2] = {rank ? -2 : -5, rank ? 2 : 5};
+    CHECK(migshare_all_reduce(comm, averages, averages, 2, MIGSHARE_I32, MIGSHARE_AVERAGE));
+    REQUIRE(averages[0] == -3 && averages[1] == 3);
+}
+
+/* A rank that does not answer is named within the timeout. */
+static void a_silent_rank_is_named(migshare_comm *comm, int rank) {
+    CHECK(migshare_comm_set_timeout(comm, SHORT));
+    if (rank == 0) {
+        REQUIRE(migshare_barrier(comm) == MIGSHARE_TIMEOUT && strstr(migshare_last_error(), "rank 1"));
+        tell();
+    } else {
+        hear();
+        REQUIRE(migshare_barrier(comm) == MIGSHARE_TIMEOUT && strstr(migshare_last_error(), "rank 0"));
+    }
+}
+
+/* Requests that are in flight when a communicator is freed are abandoned. */
+static void what_is_in_flight_is_abandoned(migshare_comm *comm, int rank) {
+    static char place[1 << 20];
+    migshare_request request;
+    CHECK(migshare_irecv(comm, place, sizeof place, 1 - rank, 0, &request));
+    REQUIRE(migshare_test(comm, request, NULL) == MIGSHARE_PENDING);
+}
+
+typedef void (*promise)(migshare_comm *, int);
+static const promise PROMISES[] = {
+    a_second_thread_is_told_to_wait, a_wrong_tag_ends_the_communicator, small_failures_end_nothing,
+    integers_are_those_of_c,         a_silent_rank_is_named,            what_is_in_flight_is_abandoned,
+};
+
+/* The segment may be freed while communicators still use the memory. */
+static void as_ranks(promise body, migshare_segment *(*open)(int rank)) {
+    REQUIRE(pipe(note) == 0);
+    pid_t ranks[RANKS];
+    for (int rank = 0; rank < RANKS; rank++) {
+        if ((ranks[rank] = fork()) != 0) continue;
+        migshare_segment *segment = open(rank);
+        migshare_comm *comm;
+        CHECK(migshare_comm_join(segment, rank, LONG, &comm));
+        CHECK(migshare_segment_free(segment));
+        body(comm, rank);
+        CHECK(migshare_comm_free(comm));
+        exit(0);
+    }
+    for (int rank = 0; rank < RANKS; rank++) {
+        int status;
+        REQUIRE(waitpid(ranks[rank], &status, 0) == ranks[rank] && status == 0);
+    }
+    close(note[0]);
+    close(note[1]);
+}
+
+static migshare_segment *made;
+static char name[64];
+
+static migshare_segment *inherited(int rank) {
+    (void)rank;
+    migshare_segment *copy;
+    CHECK(migshare_segment_from_fd(migshare_segment_fd(made), RANKS, &copy));
+    return copy;
+}
+
+static migshare_segment *named(int rank) {
+    (void)rank;
+    migshare_segment *opened;
+    CHECK(migshare_segment_open_named(name, RANKS, &opened));
+    return opened;
+}
+
+/* The creator's free removes the name; a named segment has no descriptor. */
+static void a_named_segment_goes_with_its_maker(void) {
+    migshare_segment *opened;
+    snprintf(name, sizeof name, "/migshare-promises-%d", (int)getpid());
+    CHECK(migshare_segment_create_named(name, 16 << 20, RANKS, &made));
+    REQUIRE(migshare_segment_fd(made) == -1);
+    REQUIRE(migshare_segment_create_named(name, 16 << 20, RANKS, &opened) == MIGSHARE_SYSTEM);
+    as_ranks(integers_are_those_of_c, named);
+    CHECK(migshare_segment_free(made));
+    REQUIRE(migshare_segment_open_named(name, RANKS, &opened) == MIGSHARE_SYSTEM);
+}
+
+/* A process that nobody made a rank is told what to do. */
+static void nobody_is_told_what_to_do(void) {
+    static const char *const ALL[] = {"MIGSHARE_RANK", "MIGSHARE_SIZE", "MIGSHARE_SEGMENT_FD", "MIGSHARE_SEGMENT_SOCKET",
+                                      "RANK",          "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"};
+    for (size_t i = 0; i < sizeof ALL / sizeof *ALL; i++) unsetenv(ALL[i]);
+    migshare_comm *comm;
+    REQUIRE(migshare_comm_from_env(&comm) == MIGSHARE_SYSTEM && strstr(migshare_last_error(), "srun --mig-share"));
+    setenv("MIGSHARE_RANK", "0", 1);
+    setenv("MIGSHARE_SIZE", "1", 1);
+    REQUIRE(migshare_comm_from_env(&comm) == MIGSHARE_SYSTEM && strstr(migshare_last_error(), "segment=SIZE"));
+}
+
+int main(void) {
+    for (size_t i = 0; i < sizeof PROMISES / sizeof *PROMISES; i++) {
+        CHECK(migshare_segment_create(0, RANKS, &made));
+        as_ranks(PROMISES[i], inherited);
+        CHECK(migshare_segment_free(made));
+    }
+    a_named_segment_goes_with_its_maker();
+    nobody_is_told_what_to_do();
+    return 0;
+}
