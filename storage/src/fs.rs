@@ -5,6 +5,7 @@
 //! about rights, quota and ownership as if the caller had come directly. Reads of data are apart
 //! ([`reads`]): they are asynchronous, all else may block and runs on worker threads.
 
+mod ahead;
 mod caller;
 mod crowd;
 mod file;
@@ -59,6 +60,7 @@ pub struct Fs {
     next_handle: AtomicU64,
     locks: locks::LockTable,
     crowd: crowd::Crowd,
+    ahead: ahead::Ahead,
     reads: Arc<ReadPath>,
     writes: Writes,
 }
@@ -81,6 +83,7 @@ impl Fs {
             next_handle: AtomicU64::new(1),
             locks: locks::LockTable::default(),
             crowd: crowd::Crowd::new(),
+            ahead: ahead::Ahead::default(),
             reads,
             writes,
         })
@@ -94,6 +97,11 @@ impl Fs {
     /// The cache behind it.
     pub fn cache(&self) -> &Arc<Cache<FileStore>> {
         self.reads.cache()
+    }
+
+    /// From now on sequential readers are read ahead of, because the kernel does so too little.
+    pub fn read_ahead(&self) {
+        self.ahead.turn_on();
     }
 
     /// A known node.

@@ -75,12 +75,15 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
     ];
     config.acl = if options.service { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(1);
+    let direct = options.direct;
     let front = Front::new(Arc::clone(&fs), options)?;
     let waiting = Arc::clone(&front.waiting);
     let session = fuser::Session::new(front, mountpoint, &config)?.spawn()?;
     relieve(Arc::downgrade(&fs), session.notifier())?;
     let device = crate::sidecar::device_of(mountpoint);
-    widen_read_ahead(device);
+    if widen_read_ahead(device).is_err() && !direct {
+        fs.read_ahead();
+    }
     Ok(Mounted { session: Some(session), waiting, device })
 }
 
@@ -97,12 +100,11 @@ fn relieve(fs: Weak<Fs>, notifier: Notifier) -> io::Result<()> {
     std::thread::Builder::new().name("relieve".into()).spawn(run).map(drop)
 }
 
-/// Buffered sequential reads come in pieces of the read-ahead window, 128 KiB unless it is widened. Only root may; without
-/// it large buffered reads are slower, and nothing else.
-fn widen_read_ahead(device: Option<u32>) {
-    if let Some(device) = device {
-        let _ = std::fs::write(format!("/sys/class/bdi/0:{device}/read_ahead_kb"), "1024");
-    }
+/// Buffered sequential reads come in pieces of the read-ahead window, 128 KiB unless it is widened. Only root may, and not in
+/// every container.
+fn widen_read_ahead(device: Option<u32>) -> io::Result<()> {
+    let device = device.ok_or(io::ErrorKind::NotFound)?;
+    std::fs::write(format!("/sys/class/bdi/0:{device}/read_ahead_kb"), "1024")
 }
 
 /// Takes a mount out of the tree, also while files are open; without root by fusermount3.

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
 
+use super::ahead::Stream;
 use super::caller::set_umask;
 use super::{Attr, Caller, Fs, Node, errno};
 use crate::metrics::Job;
@@ -31,6 +32,10 @@ pub struct OpenFile {
     pub(super) errors_seen: AtomicU64,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
+    /// Opened with O_DIRECT: its requests are its reader's own.
+    pub(super) past_pages: bool,
+    /// What is read ahead of its reader.
+    pub(super) stream: Stream,
     /// The job of who opened it.
     pub(super) job: Arc<Job>,
 }
@@ -71,10 +76,12 @@ impl Fs {
     /// As the backend gives them; this holds for all operations here.
     pub fn open(&self, caller: &Caller, id: u64, flags: i32) -> io::Result<Opened> {
         let node = self.node(id)?;
-        let flags = self.at_backend(OFlags::from_bits_retain(flags.cast_unsigned()).difference(OURS));
+        let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+        let past_pages = flags.contains(OFlags::DIRECT);
+        let flags = self.at_backend(flags.difference(OURS));
         let truncate = flags.contains(OFlags::TRUNC);
         let file = self.act(caller, || self.reopen(&node, flags.difference(OFlags::TRUNC)))?;
-        let opened = self.opened(caller, Arc::clone(&node), file)?;
+        let opened = self.opened(caller, Arc::clone(&node), file, past_pages)?;
         if truncate && let Err(error) = self.truncate(caller, &node, Some(opened.handle), 0) {
             self.release(opened.handle);
             return Err(error);
@@ -105,7 +112,7 @@ impl Fs {
             Ok((self.enter_open(&parent, name, &file)?, file))
         })?;
         let node = self.node(attr.id)?;
-        Ok((attr, self.opened(caller, node, file)?))
+        Ok((attr, self.opened(caller, node, file, false)?))
     }
 
     /// Dirty bytes are written where they belong: O_APPEND would put them elsewhere.
@@ -113,7 +120,7 @@ impl Fs {
         if self.back().is_some() { flags.difference(OFlags::APPEND) } else { flags }
     }
 
-    fn opened(&self, caller: &Caller, node: Arc<Node>, file: File) -> io::Result<Opened> {
+    fn opened(&self, caller: &Caller, node: Arc<Node>, file: File, past_pages: bool) -> io::Result<Opened> {
         let keep_pages = self.reads.look(&node, &file, true)?.keep_pages;
         self.after_open(&node);
         let handle = self.handle();
@@ -126,6 +133,8 @@ impl Fs {
             written: AtomicBool::new(false),
             flocked: AtomicBool::new(false),
             handle,
+            past_pages,
+            stream: Stream::default(),
             job: self.reads.jobs().of(caller.pid),
         };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(open));

@@ -136,7 +136,7 @@ impl Fs {
     pub fn read(&self, open: &Arc<OpenFile>, offset: u64, len: u32, reply: super::reads::Reply) {
         match self.back().filter(|_| open.node.state().is_dirty()) {
             Some(back) => back.read_later(open, offset, len, reply),
-            None => self.reads.read(open, offset, len, reply),
+            None => self.ahead.read(&self.reads, open, offset, len, reply),
         }
     }
 
