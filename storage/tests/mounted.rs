@@ -13,6 +13,8 @@ mod coherence;
 mod crowds;
 #[path = "mounted/faults.rs"]
 mod faults;
+#[path = "mounted/kept.rs"]
+mod kept;
 #[path = "mounted/locks.rs"]
 mod locks;
 #[path = "mounted/operation.rs"]
