@@ -6,6 +6,9 @@ use super::Place;
 use super::extents::{Extent, Extents};
 use super::record::{At, Base, Change, Meta, Origin};
 
+/// Names of a file that are remembered: all but the newest serve only where a crash kept a rename from happening.
+const MOST_NAMES: usize = 8;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct DirtyFile {
@@ -108,7 +111,11 @@ impl DirtyFile {
                 let left = self.extents.iter().map(|(_, e)| At { seq: e.seq, value: e.time });
                 self.meta.since = left.min_by_key(|at| at.seq).unwrap_or(At { seq, value: time });
             }
-            Change::Named { path } => self.origin.paths.push(path.clone()),
+            Change::Named { path } => {
+                self.origin.paths.push(path.clone());
+                let old = self.origin.paths.len().saturating_sub(MOST_NAMES);
+                self.origin.paths.drain(..old);
+            }
             Change::Unlinking => self.origin.unlinking = true,
             Change::Begin { .. } | Change::State { .. } | Change::Gone => {}
         }

@@ -67,6 +67,8 @@ pub(super) struct Journal<D: Disk> {
     /// Segments with writes that were not synced.
     unsynced: BTreeMap<u64, Arc<D::Segment>>,
     names_unsynced: bool,
+    /// A segment was removed, and the removal may not be durable.
+    removal_unsynced: bool,
     nonce: u64,
     pub(super) broken: bool,
 }
@@ -110,6 +112,7 @@ impl<D: Disk> Journal<D> {
             firsts: BTreeMap::new(),
             unsynced: BTreeMap::new(),
             names_unsynced: false,
+            removal_unsynced: false,
             nonce: 0,
             broken: false,
         };
@@ -193,11 +196,22 @@ impl<D: Disk> Journal<D> {
 
     /// One segment, durably: what is left after a crash is always a row without gaps.
     fn remove(&mut self, number: u64) -> io::Result<()> {
+        self.sync_removal()?;
         self.disk.remove(number)?;
+        self.removal_unsynced = true;
         self.segments.remove(&number);
         self.unsynced.remove(&number);
         self.firsts.remove(&number);
-        self.disk.sync_names()
+        self.sync_removal()
+    }
+
+    /// Also the one before, whose sync may have failed: no removal may become durable before it.
+    fn sync_removal(&mut self) -> io::Result<()> {
+        if self.removal_unsynced {
+            self.disk.sync_names()?;
+            self.removal_unsynced = false;
+        }
+        Ok(())
     }
 
     /// All headers of a segment: in a row, and behind the first gap wherever they are, for the sake of their marks.
@@ -357,9 +371,19 @@ impl<D: Disk> Journal<D> {
         self.names_unsynced &= point.next_segment != self.next_segment;
     }
 
+    /// Number of the newest record.
+    pub(super) fn newest(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// Whether a sync covered this record.
+    pub(super) fn is_synced_upto(&self, seq: u64) -> bool {
+        self.synced >= seq
+    }
+
     /// Whether the last sync covers all records.
     pub(super) fn is_synced(&self) -> bool {
-        self.synced == self.next_seq - 1
+        self.is_synced_upto(self.newest())
     }
 
     /// The oldest segments, as far as they hold nothing dirty; never the last one.

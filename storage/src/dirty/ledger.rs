@@ -22,6 +22,8 @@ const BYTES_PER_FILE: u64 = 8 << 10;
 /// See the module.
 pub struct Ledger<D: Disk> {
     journal: Mutex<Journal<D>>,
+    /// Held by who syncs: the others find themselves covered.
+    syncing: Mutex<()>,
     dirty: RwLock<Dirty>,
     bound: u64,
     segment_bytes: u64,
@@ -51,7 +53,8 @@ impl<D: Disk> Ledger<D> {
             journal.sync_point().run(&*journal.disk)?;
             journal.clear()?;
         }
-        Ok(Self { journal: Mutex::new(journal), dirty: RwLock::new(dirty), bound, segment_bytes })
+        let (journal, dirty) = (Mutex::new(journal), RwLock::new(dirty));
+        Ok(Self { journal, syncing: Mutex::default(), dirty, bound, segment_bytes })
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal<D>> {
@@ -165,10 +168,15 @@ impl<D: Disk> Ledger<D> {
     /// When the device fails, or has failed since something is dirty: the kernel tells of a lost write once, and the next
     /// fsync succeeds without it.
     pub fn sync(&self) -> io::Result<()> {
+        let upto = self.journal().newest();
+        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let (point, disk) = {
             let mut journal = self.journal();
             if journal.broken {
                 return Err(failed_before());
+            }
+            if journal.is_synced_upto(upto) {
+                return Ok(());
             }
             (journal.sync_point(), Arc::clone(&journal.disk))
         };

@@ -481,3 +481,39 @@ fn a_failed_sync_is_not_mended_by_the_next_one() {
     let (fails, works) = ([write(), device(true), Op::Sync], [device(false), Op::Sync, write(), Op::Sync]);
     run([&[write(), Op::Sync], &fails[..], &works[..], &[Op::PowerLoss]].concat(), 0);
 }
+
+#[test]
+fn syncs_of_many_at_once_cover_what_each_has_recorded() {
+    let disk = Lossy::default();
+    let ledger = Ledger::open(disk.clone(), LEAST).unwrap();
+    std::thread::scope(|threads| {
+        for inode in 0..8 {
+            let ledger = &ledger;
+            threads.spawn(move || {
+                let begin = || Ok(Change::Begin { origin: origin(inode), base: Base::default() });
+                for offset in 0..50 {
+                    let change = Change::Write { offset: offset * 512 };
+                    ledger.record(key(inode), 1, (&change, &[inode as u8; 512]), begin, |_| {}).unwrap();
+                    ledger.sync().unwrap();
+                }
+            });
+        }
+    });
+    disk.lose(|| false);
+    drop(ledger);
+    let found = Ledger::open(disk, LEAST).unwrap();
+    assert_eq!((found.dirty().len(), found.dirty().bytes()), (8, 8 * 50 * 512));
+}
+
+#[test]
+fn a_file_that_is_renamed_again_and_again_remembers_its_newest_names() {
+    let ledger = Ledger::open(Lossy::default(), LEAST).unwrap();
+    let begin = || Ok(Change::Begin { origin: origin(1), base: Base::default() });
+    ledger.record(key(1), 1, (&Change::Write { offset: 0 }, b"x"), begin, |_| {}).unwrap();
+    let file = ledger.dirty().find(key(1)).unwrap().0;
+    for name in 0..1000 {
+        ledger.note(file, 1, &Change::Named { path: format!("name-{name}").into() }).unwrap();
+    }
+    let names = ledger.dirty().get(file).unwrap().origin.paths.clone();
+    assert_eq!((names.len(), names.last().unwrap().as_slice()), (8, &b"name-999"[..]));
+}
