@@ -13,7 +13,8 @@
 #
 # The server's and the client's end of the cable are in namespaces of their own, so that rigs do not see each other and no
 # address of the machine is used. Rates of the cache device are nbdkit's (smooth); blkio throttling opens and shuts in slices of
-# 100 ms, which no reader of two devices can use.
+# 100 ms, which no reader of two devices can use. Both devices keep their data in memory: a disk that others use, or a page cache
+# that somebody drops, would be measured instead.
 set -euo pipefail
 server_ip=10.213.7.2 client_ip=10.213.7.1 port=10809
 
@@ -90,8 +91,7 @@ disk() { # name, MIB, where it is mounted, nbdfuse's URI and its namespace funct
 }
 
 up_nbd() {
-    truncate -s "$1M" "$dir/state/remote.img"
-    in_server nbdkit -P "$dir/state/server.pid" -i $server_ip -p $port --threads 16 file "$dir/state/remote.img" \
+    in_server nbdkit -P "$dir/state/server.pid" -i $server_ip -p $port --threads 16 memory "$1M" \
         >>"$dir/state/log" 2>&1
     until_true "nbdkit" test -s "$dir/state/server.pid"
     remember pids "$(cat "$dir/state/server.pid")"
@@ -133,8 +133,7 @@ VOL
 cache_device() {
     local rate_file=$dir/state/cache.rate
     echo 8000000000 >"$rate_file"
-    truncate -s "$1M" "$dir/state/cache.img"
-    nbdkit -P "$dir/state/cache.pid" -U "$dir/state/cache.sock" --threads 16 --filter=rate file "$dir/state/cache.img" \
+    nbdkit -P "$dir/state/cache.pid" -U "$dir/state/cache.sock" --threads 16 --filter=rate memory "$1M" \
         rate=8000000000 rate-file="$rate_file" burstiness=0.01 >>"$dir/state/log" 2>&1
     until_true "nbdkit of the cache" test -s "$dir/state/cache.pid"
     remember pids "$(cat "$dir/state/cache.pid")"

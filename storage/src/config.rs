@@ -87,6 +87,9 @@ pub enum ConfigError {
     /// The journal cannot be that small.
     #[error("--dirty {0} is too small: give at least 16M, or leave it out for a quarter of the cache's size")]
     DirtyTooSmall(u64),
+    /// A budget that is no small share.
+    #[error("--hedge-percent {0} is too much: hedging is for late reads; give 10 at most, 1 or 2 are usual")]
+    HedgeTooMuch(u8),
     /// The profile cannot be read.
     #[error("--profile cannot be used")]
     Profile(#[from] crate::policy::ProfileError),
@@ -156,6 +159,9 @@ pub struct MountConfig {
     /// Milliseconds after which a silent side of a hit is replaced by the other one.
     #[serde(default = "default_rescue")]
     pub rescue_ms: u64,
+    /// Most hits that are read at both sides because the first one is late, in percent; 0: none.
+    #[serde(default)]
+    pub hedge_percent: u8,
     /// Which file locks are taken at the backend too, so that they hold between nodes.
     #[serde(default)]
     pub locks: LockMode,
@@ -241,6 +247,9 @@ impl Config {
             seen.push(mount.at.clone());
             mount.check_writes()?;
             mount.read_profile()?;
+            if mount.hedge_percent > 10 {
+                return Err(ConfigError::HedgeTooMuch(mount.hedge_percent));
+            }
             if mount.locks == LockMode::Backend && !can_tell_locks_apart() {
                 return Err(ConfigError::LocksApart);
             }
@@ -400,6 +409,7 @@ mod tests {
             (text("b", "m", "polcy = \"netcas\""), "polcy"),
             (text("b", "m", "policy = \"fast\""), "fast"),
             (text("b", "m", "max_backend_bytes = \"x\""), "200G"),
+            (text("b", "m", "hedge_percent = 50"), "--hedge-percent 50"),
             (text("b", "m", "writes = \"behind\""), "behind"),
             (text("b", "m", "dirty = \"1G\""), "--writes back"),
             (text("b", "m", "fsync = \"local\""), "--writes back"),

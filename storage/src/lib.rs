@@ -11,6 +11,7 @@
 //!   fuse      the FUSE front end;  waiting: requests under way, and who may stop waiting
 //!   sidecar   puts the above together;  config  what an administrator writes
 //!   io        reads without a thread per read: io_uring, or a bounded pool
+//!   random    reproducible numbers
 //!   plot      line charts as SVG
 //!   emulate   device pairs in virtual time that run the same policy code
 //! ```
@@ -29,5 +30,6 @@ pub mod metrics;
 pub mod mounts;
 pub mod plot;
 pub mod policy;
+pub mod random;
 pub mod sidecar;
 pub mod waiting;

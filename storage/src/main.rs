@@ -28,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Mount a cached view of BACKEND at MOUNT and serve it until it is unmounted or told to stop.
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     /// Mount everything that a configuration file names, over one cache.
     Serve {
         /// TOML file; see the example in storage/README.md.
@@ -106,6 +106,9 @@ enum Command {
         /// Where the table goes (CSV).
         #[arg(long)]
         out: PathBuf,
+        /// Where a plot of it goes (SVG); without it, bars in the terminal are all.
+        #[arg(long)]
+        plot: Option<PathBuf>,
         /// Seconds per cell.
         #[arg(long, default_value_t = 2)]
         seconds: u64,
@@ -158,6 +161,10 @@ struct MountArgs {
     /// Ask the other copy of a hit when the first one is silent for so many milliseconds.
     #[arg(long, default_value_t = default_rescue())]
     rescue_ms: u64,
+    /// Most hits, in percent, that are read at both copies because the first one is later than nearly all: 1 or 2 shorten the
+    /// tail of latencies; 0 is off.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    hedge_percent: u8,
     /// How long the kernel may believe names and attributes, in milliseconds.
     #[arg(long, default_value_t = default_attributes())]
     attributes_ms: u64,
@@ -194,6 +201,7 @@ impl MountArgs {
                 fsync: self.fsync,
                 soft_timeout_s: self.soft,
                 rescue_ms: self.rescue_ms,
+                hedge_percent: self.hedge_percent,
                 attributes_ms: self.attributes_ms,
                 locks: self.locks,
             }],
@@ -232,7 +240,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Forget { paths } => client::forget(&paths),
         Command::Warm { paths, pin, json } => client::warm(&paths, pin, json),
         Command::Policy { mount, policy } => client::set_policy(&mount, policy),
-        Command::Profile { file, out, seconds } => client::profile(&file, &out, seconds),
+        Command::Profile { file, out, plot, seconds } => {
+            client::profile(&file, &out, plot.as_deref(), seconds)
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //!   tick(now)                         at least every 100 ms
 //! ```
 
+mod hedge;
 mod interleave;
 mod liveness;
 mod netcas;
@@ -25,6 +26,7 @@ pub use orthus::Orthus;
 pub use profile::{Profile, ProfileError};
 pub use window::{Window, WindowConfig};
 
+use hedge::Hedges;
 use liveness::Liveness;
 use serde::{Deserialize, Serialize};
 
@@ -241,6 +243,7 @@ pub struct Splitter {
     out: Outstanding,
     policy: Policy,
     liveness: Liveness,
+    hedges: Hedges,
     /// The latest time told. Callers on several threads look at the clock before they take their turn here, so the times
     /// that they tell are not in order; in here time never goes back.
     now: Nanos,
@@ -249,12 +252,20 @@ pub struct Splitter {
 impl Splitter {
     /// A splitter with nothing in flight.
     pub fn new(policy: Policy) -> Self {
-        Self { out: Outstanding::default(), policy, liveness: Liveness::default(), now: 0 }
+        let (out, liveness) = Default::default();
+        Self { out, policy, liveness, hedges: Hedges::new(0), now: 0 }
+    }
+
+    /// The same, with at most `percent` of the hits hedged.
+    #[must_use]
+    pub fn hedging(self, percent: u8) -> Self {
+        Self { hedges: Hedges::new(percent), ..self }
     }
 
     /// Decides one clean hit. The caller then reports each part with [`Self::issued`].
     pub fn route(&mut self, now: Nanos, ask: Ask) -> Route {
         let now = self.forward(now);
+        self.hedges.arrived();
         if !self.liveness.is_live() {
             return self.route_around(now, ask);
         }
@@ -301,6 +312,9 @@ impl Splitter {
         self.out.side(side).remove(len);
         let straggler = side == Side::Backend && self.liveness.completed(now, len, latency, ok);
         self.notice_a_fall();
+        if !straggler {
+            self.hedges.completed(&done);
+        }
         match &mut self.policy {
             Policy::CacheOnly | Policy::BackendOnly | Policy::Static(_) => {}
             Policy::Netcas(netcas) => netcas.completed(now, &done),
@@ -308,6 +322,17 @@ impl Splitter {
             Policy::Window(_) if straggler => {}
             Policy::Window(window) => window.completed(now, &done, self.liveness.is_live()),
         }
+    }
+
+    /// From which age on a hit's read of `len` at `side` is late; `None` without hedging, or too little was seen.
+    pub fn deadline(&self, side: Side, len: u32) -> Option<Nanos> {
+        self.hedges.deadline(side, len)
+    }
+
+    /// Whether a hit that is late at `late` may be read at the other side too; if so, it is out of the budget.
+    pub fn hedge(&mut self, late: Side) -> bool {
+        let possible = late == Side::Backend || self.liveness.has_room();
+        possible && self.hedges.spend()
     }
 
     /// Lets time pass: notices a backend that went silent. Returns whether the backend counts as live.

@@ -200,6 +200,7 @@ impl Sidecar {
             window: WindowConfig { polite: config.polite, max_backend_bytes: config.max_backend_bytes },
             profile: config.read_profile()?,
             rescue_after: Duration::from_millis(config.rescue_ms),
+            hedge_percent: config.hedge_percent,
             ..ReadSettings::default()
         };
         let engine = || Engine::start(READ_THREADS).map_err(other("start a read engine"));

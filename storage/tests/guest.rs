@@ -18,9 +18,10 @@ use std::io;
 use std::path::Path;
 
 use boot::Parts;
-use log_writes::{Dice, Log};
+use log_writes::Log;
 use migshare_storage::cache::{Cache, FileStore};
 use migshare_storage::mounts::Mount;
+use migshare_storage::random::Random;
 use recovered::{Found, Mounted, find};
 
 const INIT: &str = include_str!("guest/init");
@@ -117,7 +118,7 @@ fn power_cuts(dir: &Path, local: &Path, log: &Path, remote: &Path, device: &str)
         let image = dir.join("cut");
         io::copy(&mut File::open(local).unwrap(), &mut File::create(&image).unwrap()).unwrap();
         let disk = File::options().write(true).open(&image).unwrap();
-        log.apply_some(done..next.max(done), &disk, &mut Dice(cut)).unwrap();
+        log.apply_some(done..next.max(done), &disk, &mut Random(cut)).unwrap();
         let kept = kept(&marks, done, next);
         let found = after_restart(&image, dir, identity, backend.path());
         for (file, found) in &found {

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use migshare_storage::random::Random;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
@@ -241,14 +242,11 @@ pub(crate) fn forget_pages(path: &Path) -> Result<()> {
 /// Makes a file of bytes that do not compress, and waits until it is old enough to be cached.
 pub(crate) fn put(dir: &Path, name: &str, mib: u64) -> Result<()> {
     let mut file = fs::File::create(dir.join(name))?;
-    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    let mut random = Random(0);
     let mut chunk = vec![0u8; 1 << 20];
     for _ in 0..mib {
         for word in chunk.chunks_exact_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
+            word.copy_from_slice(&random.draw().to_le_bytes());
         }
         file.write_all(&chunk)?;
     }

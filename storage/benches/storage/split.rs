@@ -152,6 +152,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Map<String, Value>> {
     if let Some(only) = &plan.cells {
         cells.retain(|c| c.name().contains(only.as_str()));
     }
+    // Each change of the devices' rates costs a restart.
+    cells.sort_by_key(|c| (c.ratio, c.block < K64, c.flows));
     let mut shown = Vec::new();
     let mut rig = Rig { plan, work: &work, remote: &remote, sidecar: None, now: (usize::MAX, 0, 0, 0) };
     println!(

@@ -5,27 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use super::index::Index;
 use super::record::{Extent, FileKey, Version};
 use super::*;
+use crate::random::Random;
 
 const SLOTS: u32 = 1000;
 const VERSION: Version =
     Version { size: u64::MAX >> 1, mtime: 1, ctime: 1, btime: 1, generation: 1, data_version: 0 };
 
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-
-    /// Rank with a probability that falls as 1/rank, nearly: the exponential of an even draw.
-    fn zipf(&mut self, n: u64) -> u64 {
-        let even = self.below(1 << 20) as f64 / f64::from(1 << 20);
-        (n as f64).powf(even) as u64
-    }
+/// Rank with a probability that falls as 1/rank, nearly: the exponential of an even draw.
+fn zipf(random: &mut Random, n: u64) -> u64 {
+    let even = random.below(1 << 20) as f64 / f64::from(1 << 20);
+    (n as f64).powf(even) as u64
 }
 
 fn file() -> FileKey {
@@ -108,7 +97,7 @@ fn a_scan_in_one_go_costs_lru_everything_and_this_cache_little() {
 #[test]
 fn popular_extents_among_many_that_are_read_once_hit_more_often_than_with_lru() {
     let mut random = Random(3);
-    let trace: Vec<u64> = (0..60_000).map(|_| random.zipf(100_000)).collect();
+    let trace: Vec<u64> = (0..60_000).map(|_| zipf(&mut random, 100_000)).collect();
     let (ours, lru) = ratios(&trace, |_| true);
     assert!(ours > lru + 0.01, "{ours}, LRU {lru}");
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use migshare_storage::io::Buffer;
+use migshare_storage::plot::{Chart, Series};
 use migshare_storage::policy::PolicyName;
+use migshare_storage::random::Random;
 use rustix::fs::{Mode, OFlags, open};
 
 use super::{get, get_text, number, set};
@@ -20,7 +22,7 @@ const JOBS: [u32; 2] = [1, 4];
 const BAR: usize = 40;
 
 /// See the module.
-pub(crate) fn profile(file: &Path, out: &Path, seconds: u64) -> Result<()> {
+pub(crate) fn profile(file: &Path, out: &Path, chart: Option<&Path>, seconds: u64) -> Result<()> {
     let known = get(file, "explain")?;
     let size = number(&known, "size_bytes");
     ensure!(size >= 256 * READ, "{} is too small: give a file of at least 16 MiB", file.display());
@@ -38,7 +40,11 @@ pub(crate) fn profile(file: &Path, out: &Path, seconds: u64) -> Result<()> {
             for jobs in JOBS {
                 let mut rates = [0.0; 2];
                 for (rate, policy) in rates.iter_mut().zip([PolicyName::CacheOnly, PolicyName::BackendOnly]) {
-                    eprintln!("depth {depth}, {jobs} jobs, {policy} …");
+                    let cell = rows.len() + 1;
+                    eprintln!(
+                        "cell {cell} of {}: depth {depth}, {jobs} jobs, {policy}",
+                        DEPTHS.len() * JOBS.len()
+                    );
                     set(&mount, "policy", &policy.to_string())?;
                     *rate = measure(file, size, depth * jobs, Duration::from_secs(seconds))?;
                 }
@@ -51,7 +57,10 @@ pub(crate) fn profile(file: &Path, out: &Path, seconds: u64) -> Result<()> {
     set(&mount, "policy", &before)?;
     result?;
     std::fs::write(out, table).with_context(|| format!("--out {}", out.display()))?;
-    plot(&rows);
+    bars(&rows);
+    if let Some(chart) = chart {
+        std::fs::write(chart, draw(&rows)).with_context(|| format!("--plot {}", chart.display()))?;
+    }
     Ok(())
 }
 
@@ -77,12 +86,9 @@ fn measure(path: &Path, size: u64, threads: u32, time: Duration) -> Result<f64> 
                 let (file, over, count) = (&file, &over, &count);
                 scope.spawn(move || -> std::io::Result<()> {
                     let mut buffer = Buffer::new(READ as usize);
-                    let mut random = u64::from(seed) + 1;
+                    let mut random = Random(u64::from(seed));
                     while !over.load(Ordering::Relaxed) {
-                        random = random
-                            .wrapping_mul(6_364_136_223_846_793_005)
-                            .wrapping_add(1_442_695_040_888_963_407);
-                        file.read_exact_at(&mut buffer, (random >> 33) % blocks * READ)?;
+                        file.read_exact_at(&mut buffer, random.below(blocks) * READ)?;
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(())
@@ -99,7 +105,10 @@ fn measure(path: &Path, size: u64, threads: u32, time: Duration) -> Result<f64> 
     Ok(count.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
 }
 
-fn plot(rows: &[(u32, u32, [f64; 2])]) {
+/// One row: queue depth, jobs, reads per second of cache and backend.
+type Row = (u32, u32, [f64; 2]);
+
+fn bars(rows: &[Row]) {
     let most = rows.iter().flat_map(|r| r.2).fold(1.0, f64::max);
     for (depth, jobs, rates) in rows {
         for (name, rate) in ["cache", "backend"].iter().zip(rates) {
@@ -107,4 +116,18 @@ fn plot(rows: &[(u32, u32, [f64; 2])]) {
             println!("{depth:>3} x {jobs:<2} {name:8} {rate:>9.0}/s {bar}");
         }
     }
+}
+
+fn draw(rows: &[Row]) -> String {
+    let line = |side: usize| rows.iter().enumerate().map(|(i, row)| (i as f64, row.2[side])).collect();
+    let series = ["cache only", "backend only"].iter().enumerate();
+    let chart = Chart {
+        title: "Perf Profile".to_owned(),
+        x: "depth x jobs".to_owned(),
+        y: "64 KiB reads per second".to_owned(),
+        places: rows.iter().map(|(depth, jobs, _)| format!("{depth} x {jobs}")).collect(),
+        series: series.map(|(side, name)| Series { name: (*name).to_owned(), points: line(side) }).collect(),
+        ..Chart::default()
+    };
+    chart.to_svg()
 }

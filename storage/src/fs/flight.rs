@@ -256,12 +256,33 @@ impl Segment {
         self.ask(if side == Side::Cache { Side::Backend } else { Side::Cache });
     }
 
-    /// Nobody answered in time.
-    fn overdue(self: &Arc<Self>) {
+    /// The only side that was asked, while there is no answer.
+    fn waits_for(&self) -> Option<Side> {
         let (cache, backend) =
             (self.asked_cache.load(Ordering::Acquire), self.asked_backend.load(Ordering::Acquire));
-        if !self.done.load(Ordering::Acquire) && cache != backend {
-            self.rescue(if cache { Side::Cache } else { Side::Backend });
+        let waits = !self.done.load(Ordering::Acquire) && cache != backend;
+        waits.then_some(if cache { Side::Cache } else { Side::Backend })
+    }
+
+    /// Nobody answered in time.
+    fn overdue(self: &Arc<Self>) {
+        if let Some(side) = self.waits_for() {
+            self.rescue(side);
+        }
+    }
+
+    /// Asks the other side too if this one is later than nearly all, and the budget allows it.
+    fn hedge(self: &Arc<Self>, age: Duration) {
+        let path = &self.hit.path;
+        let Some(side) = self.waits_for() else { return };
+        let hedged = {
+            let mut splitter = path.splitter();
+            let deadline = splitter.deadline(side, self.len);
+            deadline.is_some_and(|d| age.as_nanos() > d.into()) && splitter.hedge(side)
+        };
+        if hedged {
+            path.stats().add_hedge();
+            self.ask(if side == Side::Cache { Side::Backend } else { Side::Cache });
         }
     }
 }
@@ -269,15 +290,18 @@ impl Segment {
 /// Finds segments that got no answer in time, and lets the splitter notice a silent backend.
 pub(super) struct Watch {
     after: Duration,
+    hedging: bool,
     flying: Mutex<VecDeque<(Instant, Weak<Segment>)>>,
     closed: AtomicBool,
 }
 
 const TICK: Duration = Duration::from_millis(25);
+/// A hedge is of use only for reads that are later than this.
+const HEDGE_TICK: Duration = Duration::from_millis(2);
 
 impl Watch {
-    pub(super) fn new(after: Duration) -> Self {
-        Self { after, flying: Mutex::default(), closed: AtomicBool::new(false) }
+    pub(super) fn new(after: Duration, hedging: bool) -> Self {
+        Self { after, hedging, flying: Mutex::default(), closed: AtomicBool::new(false) }
     }
 
     fn add(&self, segment: &Arc<Segment>) {
@@ -296,8 +320,10 @@ impl Watch {
             while let Some(path) = path.upgrade().filter(|p| !p.watch.closed.load(Ordering::Acquire)) {
                 path.watch.look();
                 path.tick();
+                path.watch.hedge();
+                let pause = if path.watch.hedging { HEDGE_TICK } else { TICK };
                 drop(path);
-                std::thread::sleep(TICK);
+                std::thread::sleep(pause);
             }
         };
         std::thread::Builder::new().name("watch".into()).spawn(tick).map(drop)
@@ -315,6 +341,20 @@ impl Watch {
             if let Some(segment) = overdue.and_then(|(_, s)| s.upgrade()) {
                 segment.overdue();
             }
+        }
+    }
+
+    fn hedge(&self) {
+        if !self.hedging {
+            return;
+        }
+        let waiting: Vec<_> = {
+            let flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+            let old = flying.iter().take_while(|(since, _)| since.elapsed() >= HEDGE_TICK);
+            old.filter_map(|(since, segment)| Some((*since, segment.upgrade()?))).collect()
+        };
+        for (since, segment) in waiting {
+            segment.hedge(since.elapsed());
         }
     }
 

@@ -53,6 +53,8 @@ pub struct ReadSettings {
     pub profile: Option<(Profile, u32, u32)>,
     /// A side that is silent this long on a hit is replaced by the other one.
     pub rescue_after: Duration,
+    /// Most hits that are read at both sides because the first one is late, in percent; 0: none.
+    pub hedge_percent: u8,
     /// Whether misses fill the cache.
     pub admit: bool,
 }
@@ -64,6 +66,7 @@ impl Default for ReadSettings {
             window: WindowConfig::default(),
             profile: None,
             rescue_after: Duration::from_millis(300),
+            hedge_percent: 0,
             admit: true,
         }
     }
@@ -110,14 +113,16 @@ impl ReadPath {
         let path = Arc::new(Self {
             cache,
             engines,
-            splitter: Mutex::new(Splitter::new(make_policy(settings.policy, &settings))),
+            splitter: Mutex::new(
+                Splitter::new(make_policy(settings.policy, &settings)).hedging(settings.hedge_percent),
+            ),
             policy: Mutex::new(settings.policy),
             backend_id,
             start: Instant::now(),
             fills: Workers::start("fill", 2)?,
             fill_bytes: AtomicU64::new(0),
             validations: Workers::start("validate", 4)?,
-            watch: Watch::new(settings.rescue_after),
+            watch: Watch::new(settings.rescue_after, settings.hedge_percent > 0),
             settings,
             stats: Statistics::default(),
             backend: Standing::default(),

@@ -7,6 +7,7 @@
 //! Waiting for a stable miss ratio is not part of this: the splitter sees hits only.
 
 use super::{Completion, MILLIS, Nanos, Side};
+use crate::random::Random;
 
 const STEP: Nanos = 50 * MILLIS;
 
@@ -18,7 +19,7 @@ pub struct Orthus {
     results: [u64; 3],
     bytes: u64,
     step_start: Nanos,
-    random: u64,
+    random: Random,
 }
 
 /// Offsets of the three trials, in the order they are measured.
@@ -26,14 +27,7 @@ const OFFSETS: [i32; 3] = [0, 1, -1];
 
 impl Default for Orthus {
     fn default() -> Self {
-        Self {
-            percent: 100,
-            trial: 0,
-            results: [0; 3],
-            bytes: 0,
-            step_start: 0,
-            random: 0x9e37_79b9_7f4a_7c15,
-        }
+        Self { percent: 100, trial: 0, results: [0; 3], bytes: 0, step_start: 0, random: Random(0) }
     }
 }
 
@@ -42,11 +36,7 @@ impl Orthus {
         if now.saturating_sub(self.step_start) >= STEP {
             self.advance(now);
         }
-        // xorshift64: reproducible in the emulator, good enough for admission.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let admitted = (self.random % 100) < u64::from(self.current().unsigned_abs());
+        let admitted = self.random.below(100) < u64::from(self.current().unsigned_abs());
         if admitted { Side::Cache } else { Side::Backend }
     }
 

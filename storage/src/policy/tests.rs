@@ -75,6 +75,31 @@ fn every_policy_reads_at_a_backend_again_whose_last_read_had_failed() {
     }
 }
 
+/// One read of a hundred stalls for 50 ms at the chosen side; the rest take about a millisecond.
+#[test]
+fn hedging_cuts_the_tail_within_its_budget() {
+    let mut splitter = Splitter::new(Policy::fixed(50)).hedging(2);
+    let mut random = crate::random::Random(9);
+    let (mut now, mut hedged, mut late) = (0, 0, [0, 0]);
+    for i in 0..20_000 {
+        let Route::One(side) = splitter.route(now, ASK) else { panic!("fixed ratios split whole reads") };
+        splitter.issued(now, side, ASK);
+        let stall = if random.below(100) < 1 { 50 * MILLIS } else { 0 };
+        let alone = MILLIS + random.below(MILLIS) + stall;
+        let deadline = splitter.deadline(side, ASK.len).filter(|d| alone > *d && stall > 0);
+        let helped = deadline.filter(|_| splitter.hedge(side)).map_or(alone, |d| d + 2 * MILLIS);
+        hedged += u32::from(helped < alone);
+        if i > 2000 {
+            late[0] += u32::from(alone > 20 * MILLIS);
+            late[1] += u32::from(helped > 20 * MILLIS);
+        }
+        now += helped;
+        splitter.completed(now, done(side, alone, true));
+    }
+    assert!(hedged <= 410, "{hedged} of 20000");
+    assert!(late[1] * 4 < late[0], "{late:?}");
+}
+
 #[test]
 fn plain_caching_never_asks_a_lost_backend() {
     let mut splitter = Splitter::new(Policy::CacheOnly);

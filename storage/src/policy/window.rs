@@ -34,7 +34,7 @@ pub struct WindowConfig {
 
 /// Upper bounds of the size classes in bytes; the last class has none.
 const CLASS_BOUNDS: [u32; 2] = [16 << 10, 192 << 10];
-const CLASSES: usize = CLASS_BOUNDS.len() + 1;
+pub(super) const CLASSES: usize = CLASS_BOUNDS.len() + 1;
 /// A backend this many times slower than its minimum is congested, for the polite mode.
 const POLITE_FACTOR: u64 = 17;
 /// A backend read may take this much longer than a cache read, and never less than `BEARABLE_FLOOR`.
@@ -299,6 +299,7 @@ impl WindowSnapshot {
     }
 }
 
-fn class_of(len: u32) -> usize {
+/// The size class of a read.
+pub(super) fn class_of(len: u32) -> usize {
     CLASS_BOUNDS.iter().position(|bound| len <= *bound).unwrap_or(CLASS_BOUNDS.len())
 }

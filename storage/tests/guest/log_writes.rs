@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use migshare_storage::random::Random;
+
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
@@ -36,19 +38,6 @@ pub(crate) struct Log {
     file: File,
     sector: u64,
     pub(crate) entries: Vec<Entry>,
-}
-
-/// Numbers that look random, from a seed (SplitMix64).
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
 }
 
 fn number(bytes: &[u8], index: usize) -> u64 {
@@ -93,10 +82,10 @@ impl Log {
         &self,
         entries: std::ops::Range<usize>,
         disk: &File,
-        dice: &mut Dice,
+        dice: &mut Random,
     ) -> io::Result<()> {
         // How much is lost differs from cut to cut: nothing, everything, or some of it.
-        let kept = [0, 10, 50, 90, 100][dice.roll(5) as usize];
+        let kept = [0, 10, 50, 90, 100][dice.below(5) as usize];
         for entry in &self.entries[entries] {
             if entry.flags & FUA != 0 {
                 self.apply_part(entry, 0, entry.len, disk)?;
@@ -105,8 +94,8 @@ impl Log {
             let mut from = 0;
             while from < entry.len {
                 // Runs of sectors, because disks write in runs.
-                let run = (self.sector << dice.roll(6)).min(entry.len - from);
-                if dice.roll(100) < kept {
+                let run = (self.sector << dice.below(6)).min(entry.len - from);
+                if dice.below(100) < kept {
                     self.apply_part(entry, from, run, disk)?;
                 }
                 from += run;
@@ -177,7 +166,7 @@ mod tests {
     #[test]
     fn a_power_cut_keeps_any_part_of_plain_writes_and_all_of_those_with_fua() {
         let log = log(&[(1, 7, 0), (2, 8, 0), (3, 9, FUA)]);
-        let mut dice = Dice(1);
+        let mut dice = Random(1);
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..200 {
             let disk = tempfile::tempfile().unwrap();

@@ -73,6 +73,7 @@ metrics! {
     SplitBytes "split_bytes_total" "Bytes of hits that the backend was chosen for."
     MissBytes "miss_bytes_total" "Bytes that were not cached."
     Rescues "rescues_total" "Hits whose side was silent or failed, so that the other one was asked too."
+    Hedges "hedges_total" "Hits whose side was late, so that the other one was asked too, out of the hedging budget."
     SkippedFills "skipped_fills_total" "Misses that were not cached because too many fills waited or fills are off."
     SavedBytes "saved_backend_bytes_total" "Bytes that readers got and the backend was not asked for."
     Probes "probes_total" "Duplicate reads to learn the backend's speed."
@@ -130,6 +131,10 @@ impl Statistics {
 
     pub(in crate::fs) fn add_rescue(&self) {
         self.add(Id::Rescues, 1);
+    }
+
+    pub(in crate::fs) fn add_hedge(&self) {
+        self.add(Id::Hedges, 1);
     }
 
     pub(in crate::fs) fn add_probe(&self) {
