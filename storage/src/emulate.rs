@@ -15,7 +15,7 @@ mod station;
 pub use pair::{CacheKind, Pair};
 pub use station::{Curve, Station};
 
-use crate::policy::{Ask, Completion, Nanos, Policy, Route, SECOND, Side, Splitter, StreamId};
+use crate::policy::{Ask, Completion, Nanos, Policy, Route, SECOND, Side, Splitter, StreamId, TargetId};
 
 /// Length of every emulated read: the block size of the published Perf Profile.
 pub const READ_BYTES: u32 = 64 << 10;
@@ -104,7 +104,7 @@ pub fn series(
 }
 
 fn ask(job: usize) -> Ask {
-    Ask { stream: StreamId(job as u64), len: READ_BYTES }
+    Ask { stream: StreamId(job as u64), target: TargetId(0), len: READ_BYTES }
 }
 
 impl Run<'_> {
@@ -154,6 +154,7 @@ impl Run<'_> {
             self.now,
             Completion {
                 stream: StreamId(u64::from(request.job)),
+                target: TargetId(0),
                 side,
                 len: READ_BYTES,
                 latency: self.now - request.issued,

@@ -9,7 +9,8 @@
 //! cannot be read (closed to users, other kernel) is no news: it never speaks against the backend. Nothing here asks the
 //! backend itself anything, because a dead one would not answer.
 //!
-//! It does not tell the targets of one Lustre file system apart: a lost OST is left with all its neighbours.
+//! It does not tell the targets of one Lustre file system apart: an OST that a signal calls lost is left with all its neighbours,
+//! one that our own timing finds lost is left alone.
 
 mod backend;
 mod lustre;

@@ -10,6 +10,7 @@ mod caller;
 mod crowd;
 mod file;
 mod flight;
+mod layout;
 mod listing;
 mod locks;
 mod marks;

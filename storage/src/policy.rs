@@ -19,16 +19,19 @@ mod netcas;
 mod orthus;
 mod profile;
 mod search;
+mod target;
 mod window;
 
 pub use netcas::Netcas;
 pub use orthus::Orthus;
 pub use profile::{Profile, ProfileError};
+pub use target::TargetId;
 pub use window::{Window, WindowConfig};
 
 use hedge::Hedges;
 use liveness::Liveness;
 use serde::{Deserialize, Serialize};
+use target::PerTarget;
 
 /// Nanoseconds on a clock that only goes forward; the origin does not matter.
 pub type Nanos = u64;
@@ -67,6 +70,8 @@ impl StreamId {
 pub struct Ask {
     /// Who reads.
     pub stream: StreamId,
+    /// Which part of the backend has the bytes.
+    pub target: TargetId,
     /// Bytes.
     pub len: u32,
 }
@@ -209,6 +214,8 @@ impl Outstanding {
 pub struct Completion {
     /// Who read.
     pub stream: StreamId,
+    /// Which part of the backend has the bytes.
+    pub target: TargetId,
     /// Where it was served.
     pub side: Side,
     /// Its length in bytes.
@@ -237,12 +244,14 @@ pub enum BackendState {
     Gone,
 }
 
-/// The splitter of one backend: in-flight accounting, whether the backend is live, and a policy.
+/// The splitter of one backend: in-flight accounting, which of its targets are live, and a policy.
 #[derive(Debug)]
 pub struct Splitter {
     out: Outstanding,
     policy: Policy,
-    liveness: Liveness,
+    liveness: PerTarget<Liveness>,
+    /// What signals say of all targets.
+    reported: BackendState,
     hedges: Hedges,
     /// The latest time told. Callers on several threads look at the clock before they take their turn here, so the times
     /// that they tell are not in order; in here time never goes back.
@@ -252,8 +261,8 @@ pub struct Splitter {
 impl Splitter {
     /// A splitter with nothing in flight.
     pub fn new(policy: Policy) -> Self {
-        let (out, liveness) = Default::default();
-        Self { out, policy, liveness, hedges: Hedges::new(0), now: 0 }
+        let (out, liveness, reported) = Default::default();
+        Self { out, policy, liveness, reported, hedges: Hedges::new(0), now: 0 }
     }
 
     /// The same, with at most `percent` of the hits hedged.
@@ -266,10 +275,11 @@ impl Splitter {
     pub fn route(&mut self, now: Nanos, ask: Ask) -> Route {
         let now = self.forward(now);
         self.hedges.arrived();
-        if !self.liveness.is_live() {
+        let target = self.target(ask.target);
+        if !target.is_live() {
             return self.route_around(now, ask);
         }
-        let (room, load) = (self.liveness.has_room(), self.load());
+        let (room, load) = (target.has_room(), self.load());
         let route = match &mut self.policy {
             Policy::CacheOnly => Route::One(Side::Cache),
             Policy::BackendOnly => Route::One(Side::Backend),
@@ -281,26 +291,25 @@ impl Splitter {
         if room { route } else { Route::One(Side::Cache) }
     }
 
-    /// A backend that is down is left by every policy: the others would park all readers there. Duplicates ask it whether it
+    /// A target that is down is left by every policy: the others would park all readers there. Duplicates ask it whether it
     /// is back, except for a policy that never reads there.
     fn route_around(&mut self, now: Nanos, ask: Ask) -> Route {
         let load = self.load();
         if let Policy::Window(window) = &mut self.policy {
             window.backend_is_down(now, ask, &load);
         }
-        let ask_it = !matches!(self.policy, Policy::CacheOnly) && self.liveness.wants_question(now);
+        let ask_it = !matches!(self.policy, Policy::CacheOnly) && self.target(ask.target).wants_question(now);
         if ask_it { Route::Probe } else { Route::One(Side::Cache) }
     }
 
     /// A read was handed to `side`.
     pub fn issued(&mut self, now: Nanos, side: Side, ask: Ask) {
         let now = self.forward(now);
-        let Ask { stream, len } = ask;
-        self.out.side(side).add(len);
+        self.out.side(side).add(ask.len);
         if side == Side::Backend {
-            self.liveness.issued(now, len);
+            self.target(ask.target).issued(now, ask.len);
             if let Policy::Window(window) = &mut self.policy {
-                window.issued_to_backend(stream, len);
+                window.issued_to_backend(ask);
             }
         }
     }
@@ -308,10 +317,12 @@ impl Splitter {
     /// A read ended, well or badly.
     pub fn completed(&mut self, now: Nanos, done: Completion) {
         let now = self.forward(now);
-        let Completion { side, len, latency, ok, .. } = done;
+        let Completion { side, target, len, latency, ok, .. } = done;
         self.out.side(side).remove(len);
-        let straggler = side == Side::Backend && self.liveness.completed(now, len, latency, ok);
-        self.notice_a_fall();
+        let liveness = self.target(target);
+        let straggler = side == Side::Backend && liveness.completed(now, len, latency, ok);
+        let live = liveness.is_live();
+        self.notice_falls();
         if !straggler {
             self.hedges.completed(&done);
         }
@@ -320,7 +331,7 @@ impl Splitter {
             Policy::Netcas(netcas) => netcas.completed(now, &done),
             Policy::Orthus(orthus) => orthus.completed(&done),
             Policy::Window(_) if straggler => {}
-            Policy::Window(window) => window.completed(now, &done, self.liveness.is_live()),
+            Policy::Window(window) => window.completed(now, &done, live),
         }
     }
 
@@ -330,36 +341,49 @@ impl Splitter {
     }
 
     /// Whether a hit that is late at `late` may be read at the other side too; if so, it is out of the budget.
-    pub fn hedge(&mut self, late: Side) -> bool {
-        let possible = late == Side::Backend || self.liveness.has_room();
+    pub fn hedge(&mut self, late: Side, target: TargetId) -> bool {
+        let possible = late == Side::Backend || self.target(target).has_room();
         possible && self.hedges.spend()
     }
 
     /// Lets time pass: notices a backend that went silent. Returns whether the backend counts as live.
     pub fn tick(&mut self, now: Nanos) -> bool {
         let now = self.forward(now);
-        self.liveness.tick(now);
-        self.notice_a_fall();
+        self.liveness.iter_mut().for_each(|target| target.tick(now));
+        self.notice_falls();
         self.backend_live()
     }
 
     /// A signal from outside changed. A backend that comes back is believed as far as one read goes.
     pub fn backend_reported(&mut self, now: Nanos, state: BackendState) {
         let now = self.forward(now);
-        self.liveness.reported(now, state);
-        self.notice_a_fall();
+        self.reported = state;
+        self.liveness.iter_mut().for_each(|target| target.reported(now, state));
+        self.notice_falls();
         self.tell_policy();
     }
 
-    fn notice_a_fall(&mut self) {
-        if let (true, Policy::Window(window)) = (self.liveness.fell(), &mut self.policy) {
-            window.backend_fell();
+    fn notice_falls(&mut self) {
+        for (place, target) in self.liveness.iter_mut().enumerate() {
+            if let (true, Policy::Window(window)) = (target.fell(), &mut self.policy) {
+                window.target_fell(TargetId(place as u32));
+            }
         }
+    }
+
+    fn target(&mut self, target: TargetId) -> &mut Liveness {
+        let reported = self.reported;
+        self.liveness.at(target, || Liveness::with(reported))
     }
 
     /// What is in flight and counts: reads that a lost backend never answered are no load on it.
     fn load(&self) -> Outstanding {
-        Outstanding { cache: self.out.cache, backend: self.liveness.fresh() }
+        let mut backend = InFlight::default();
+        for InFlight { reads, bytes } in self.liveness.iter().map(Liveness::fresh) {
+            backend.reads += reads;
+            backend.bytes += bytes;
+        }
+        Outstanding { cache: self.out.cache, backend }
     }
 
     /// Another policy from now on; what is in flight stays counted.
@@ -375,7 +399,7 @@ impl Splitter {
 
     fn tell_policy(&mut self) {
         if let Policy::Window(window) = &mut self.policy {
-            window.backend_degraded(self.liveness.state() == BackendState::Degraded);
+            window.backend_degraded(self.reported == BackendState::Degraded);
         }
     }
 
@@ -384,14 +408,15 @@ impl Splitter {
         self.out
     }
 
-    /// Whether hits may be read at the backend: it answered its last read in time, and no signal says that it is gone.
+    /// Whether hits may be read at the backend, at one target at least: it answered its last read in time, and no signal says
+    /// that it is gone.
     pub fn backend_live(&self) -> bool {
-        self.liveness.is_live()
+        self.liveness.iter().any(Liveness::is_live)
     }
 
-    /// Whether our own timing finds nothing against the backend.
+    /// Whether our own timing finds nothing against one target of the backend at least.
     pub fn backend_answers(&self) -> bool {
-        self.liveness.answers()
+        self.liveness.iter().any(Liveness::answers)
     }
 
     /// The policy's state, for `explain` and metrics.

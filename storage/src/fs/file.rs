@@ -11,8 +11,10 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
 
 use super::ahead::Stream;
 use super::caller::set_umask;
+use super::layout::Layout;
 use super::{Attr, Caller, Fs, Node, errno};
 use crate::metrics::Job;
+use crate::policy::{Ask, StreamId};
 
 /// An open file of the backend.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct OpenFile {
     pub(super) flocked: AtomicBool,
     /// Errors of flushes that it has reported.
     pub(super) errors_seen: AtomicU64,
+    /// Which part of the backend holds which bytes.
+    layout: Layout,
     /// Its handle; also the stream that its reads belong to.
     pub handle: u64,
     /// Opened with O_DIRECT: its requests are its reader's own.
@@ -53,6 +57,11 @@ pub struct Opened {
 const OURS: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::DIRECT);
 
 impl OpenFile {
+    /// A read as the splitter sees it.
+    pub(super) fn ask(&self, offset: u64, len: u32) -> Ask {
+        Ask { stream: StreamId(self.handle), target: self.layout.target(offset), len }
+    }
+
     /// The file past the page cache, where the backend has O_DIRECT and it was opened so by now.
     pub(super) fn past_the_page_cache(&self) -> Arc<File> {
         Arc::clone(self.direct.get().and_then(Option::as_ref).unwrap_or(&self.file))
@@ -126,6 +135,7 @@ impl Fs {
         let handle = self.handle();
         let open = OpenFile {
             errors_seen: node.writing.errors(),
+            layout: node.state().marks().layout(&file),
             node,
             file: Arc::new(file),
             direct: OnceLock::new(),

@@ -19,7 +19,7 @@ use super::reads::{ReadPath, Reply, Telling};
 use super::version::Current;
 use crate::cache::{BLOCK, Part};
 use crate::io::{Buffer, Job, Range};
-use crate::policy::{Ask, Route, Side, StreamId};
+use crate::policy::{Route, Side};
 
 /// One read all of whose blocks are cached.
 pub(super) struct Hit {
@@ -58,7 +58,7 @@ impl Hit {
     ) {
         // Until the file is open past the page cache, its bytes at the backend would come from memory, or fill it.
         let route = match current.fresh && path.is_direct(open) {
-            true => path.splitter().route(path.now(), Ask { stream: StreamId(open.handle), len }),
+            true => path.splitter().route(path.now(), open.ask(offset, len)),
             false => Route::One(Side::Cache),
         };
         let start = offset / BLOCK * BLOCK;
@@ -104,7 +104,7 @@ impl Hit {
                 if route == Route::Probe {
                     path.stats().add_probe();
                     let file = open.past_the_page_cache();
-                    path.read_backend(&file, open.handle, start, all, false, Box::new(|_, _| {}));
+                    path.read_backend(file, open.ask(start, all), start, false, Box::new(|_, _| {}));
                 }
             }
         }
@@ -181,7 +181,8 @@ impl Segment {
 
     fn read_backend(self: &Arc<Self>) {
         let (path, open) = (&self.hit.path, &self.hit.open);
-        let tell = Telling::begin(path, Side::Backend, open.handle, self.len, true, self.hit.striped);
+        let tell =
+            Telling::begin(path, Side::Backend, open.ask(self.start, self.len), true, self.hit.striped);
         let ours = Arc::clone(self);
         let done = Box::new(move |result: io::Result<usize>, buffer| {
             // Shorter than the version says: the file changed, and the version is no longer to be believed.
@@ -196,7 +197,8 @@ impl Segment {
 
     fn read_cache(self: &Arc<Self>, parts: Vec<Part>) {
         let path = &self.hit.path;
-        let tell = Telling::begin(path, Side::Cache, self.hit.open.handle, self.len, true, self.hit.striped);
+        let ask = self.hit.open.ask(self.start, self.len);
+        let tell = Telling::begin(path, Side::Cache, ask, true, self.hit.striped);
         let range = |part: &Part| Range { offset: part.store_offset, len: part.len as usize };
         let ranges = parts.iter().map(range).collect();
         let ours = Arc::clone(self);
@@ -278,7 +280,8 @@ impl Segment {
         let hedged = {
             let mut splitter = path.splitter();
             let deadline = splitter.deadline(side, self.len);
-            deadline.is_some_and(|d| age.as_nanos() > d.into()) && splitter.hedge(side)
+            let target = self.hit.open.ask(self.start, self.len).target;
+            deadline.is_some_and(|d| age.as_nanos() > d.into()) && splitter.hedge(side, target)
         };
         if hedged {
             path.stats().add_hedge();

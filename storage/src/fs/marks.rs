@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::fstatfs;
 
+use super::layout::Layout;
 use crate::cache::Version;
 
 /// Types of file systems, as statfs(2) names them: linux/magic.h, and LL_SUPER_MAGIC of Lustre's lustre_user.h.
@@ -42,6 +43,11 @@ impl Marks {
     fn of_type(kind: u64) -> Self {
         // A handle of FUSE is the number that its daemon gave out, and may give out otherwise after forgetting the file.
         Self { handles: kind != FUSE, data_version: kind == LUSTRE }
+    }
+
+    /// Which part of the backend has which bytes of an open file; known of Lustre alone. May block.
+    pub(super) fn layout(self, file: impl AsFd) -> Layout {
+        if self.data_version { Layout::of(file) } else { Layout::default() }
     }
 
     /// Version of an open file, now.

@@ -28,7 +28,7 @@ use crate::feedback::{Report, Standing};
 use crate::io::{Buffer, Engine, Job, Workers};
 use crate::metrics::Jobs;
 use crate::policy::{
-    Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Side, Splitter, StreamId, Window,
+    Ask, Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Side, Splitter, Window,
     WindowConfig,
 };
 
@@ -303,30 +303,26 @@ impl ReadPath {
                 path.fill_later(ours, Fill { version: current.version, changes, start, got, buffer });
             }
         });
-        self.read_backend(&open.file, open.handle, start, (end - start) as u32, true, then);
+        let ask = open.ask(start, (end - start) as u32);
+        self.read_backend(Arc::clone(&open.file), ask, start, true, then);
     }
 
     /// One read at the backend, told to the splitter.
     pub(super) fn read_backend(
         self: &Arc<Self>,
-        file: &Arc<File>,
-        stream: u64,
+        file: Arc<File>,
+        ask: Ask,
         offset: u64,
-        len: u32,
         useful: bool,
         then: Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>,
     ) {
-        let tell = Telling::begin(self, Side::Backend, stream, len, useful, false);
+        let tell = Telling::begin(self, Side::Backend, ask, useful, false);
         let done = Box::new(move |result: io::Result<usize>, buffer| {
             tell.end(result.is_ok());
             then(result, buffer);
         });
-        self.engine(Side::Backend).submit(Job::one(
-            Arc::clone(file),
-            offset,
-            Buffer::new(len as usize),
-            done,
-        ));
+        let buffer = Buffer::new(ask.len as usize);
+        self.engine(Side::Backend).submit(Job::one(file, offset, buffer, done));
     }
 
     fn fill_later(self: &Arc<Self>, open: Arc<OpenFile>, fill: Fill) {
@@ -497,32 +493,25 @@ fn make_policy(name: PolicyName, settings: &ReadSettings) -> Policy {
 pub(super) struct Telling {
     path: Arc<ReadPath>,
     side: Side,
-    stream: StreamId,
-    len: u32,
+    ask: Ask,
     useful: bool,
     striped: bool,
     began: Nanos,
 }
 
 impl Telling {
-    pub(super) fn begin(
-        path: &Arc<ReadPath>,
-        side: Side,
-        stream: u64,
-        len: u32,
-        useful: bool,
-        striped: bool,
-    ) -> Self {
-        let (stream, began) = (StreamId(stream), path.now());
-        path.splitter().issued(began, side, crate::policy::Ask { stream, len });
-        Self { path: Arc::clone(path), side, stream, len, useful, striped, began }
+    pub(super) fn begin(path: &Arc<ReadPath>, side: Side, ask: Ask, useful: bool, striped: bool) -> Self {
+        let began = path.now();
+        path.splitter().issued(began, side, ask);
+        Self { path: Arc::clone(path), side, ask, useful, striped, began }
     }
 
     pub(super) fn end(self, ok: bool) {
         let now = self.path.now();
         let latency = now.saturating_sub(self.began);
-        self.path.stats.add_read(self.side, self.len, latency, ok);
-        let Self { stream, side, len, useful, striped, .. } = self;
-        self.path.splitter().completed(now, Completion { stream, side, len, latency, ok, useful, striped });
+        let Self { path, side, ask: Ask { stream, target, len }, useful, striped, .. } = self;
+        path.stats.add_read(side, len, latency, ok);
+        let done = Completion { stream, target, side, len, latency, ok, useful, striped };
+        path.splitter().completed(now, done);
     }
 }

@@ -80,6 +80,11 @@ impl FileState {
         self.marks.version(file)
     }
 
+    /// What its backend is asked for.
+    pub(super) fn marks(&self) -> Marks {
+        self.marks
+    }
+
     /// The file in the cache.
     pub fn key(&self) -> FileKey {
         self.key

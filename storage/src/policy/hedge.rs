@@ -84,12 +84,12 @@ impl Hedges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{MILLIS, StreamId};
+    use crate::policy::{MILLIS, StreamId, TargetId};
     use crate::random::Random;
 
     fn done(side: Side, latency: Nanos) -> Completion {
-        let stream = StreamId(1);
-        Completion { stream, side, len: 65536, latency, ok: true, useful: true, striped: false }
+        let (stream, target) = (StreamId(1), TargetId(0));
+        Completion { stream, target, side, len: 65536, latency, ok: true, useful: true, striped: false }
     }
 
     #[test]

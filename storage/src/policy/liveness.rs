@@ -62,6 +62,11 @@ impl Default for Liveness {
 }
 
 impl Liveness {
+    /// Of a target of which nothing is known but what signals say of the whole backend.
+    pub(super) fn with(reported: BackendState) -> Self {
+        Self { reported, ..Self::default() }
+    }
+
     /// A read of `len` bytes was sent.
     pub(super) fn issued(&mut self, now: Nanos, len: u32) {
         if self.fresh.reads == 0 {
@@ -161,11 +166,6 @@ impl Liveness {
     /// Whether it went down since this was asked last: what was under way then is stragglers now.
     pub(super) fn fell(&mut self) -> bool {
         std::mem::take(&mut self.fell)
-    }
-
-    /// What signals say.
-    pub(super) fn state(&self) -> BackendState {
-        self.reported
     }
 }
 

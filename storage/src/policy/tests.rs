@@ -1,9 +1,10 @@
 use super::*;
 
-const ASK: Ask = Ask { stream: StreamId(7), len: 65536 };
+const ASK: Ask = Ask { stream: StreamId(7), target: TargetId(0), len: 65536 };
 
 fn done(side: Side, latency: Nanos, ok: bool) -> Completion {
-    Completion { stream: ASK.stream, side, len: ASK.len, latency, ok, useful: true, striped: false }
+    let Ask { stream, target, len } = ASK;
+    Completion { stream, target, side, len, latency, ok, useful: true, striped: false }
 }
 
 fn every_policy() -> Vec<Policy> {
@@ -87,7 +88,7 @@ fn hedging_cuts_the_tail_within_its_budget() {
         let stall = if random.below(100) < 1 { 50 * MILLIS } else { 0 };
         let alone = MILLIS + random.below(MILLIS) + stall;
         let deadline = splitter.deadline(side, ASK.len).filter(|d| alone > *d && stall > 0);
-        let helped = deadline.filter(|_| splitter.hedge(side)).map_or(alone, |d| d + 2 * MILLIS);
+        let helped = deadline.filter(|_| splitter.hedge(side, ASK.target)).map_or(alone, |d| d + 2 * MILLIS);
         hedged += u32::from(helped < alone);
         if i > 2000 {
             late[0] += u32::from(alone > 20 * MILLIS);
@@ -98,6 +99,89 @@ fn hedging_cuts_the_tail_within_its_budget() {
     }
     assert!(hedged <= 410, "{hedged} of 20000");
     assert!(late[1] * 4 < late[0], "{late:?}");
+}
+
+/// A closed loop of 16 readers over four targets: the cache answers in 4 ms, three targets in 2 ms, target 3 in `slow`.
+/// Returns how many of the last reads came from each target, and the most that target 3 held at once.
+fn over_four_targets(slow: Nanos) -> ([u32; 4], u32) {
+    let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    let mut random = crate::random::Random(4);
+    // (when it ends, completion)
+    let mut flying: Vec<(Nanos, Completion)> = Vec::new();
+    let (mut now, mut counts, mut most) = (0, [0; 4], 0);
+    while now < 20 * SECOND {
+        while flying.iter().filter(|(_, d)| d.useful).count() < 16 {
+            let target = TargetId(random.below(4) as u32);
+            let ask = Ask { stream: StreamId(random.below(16)), target, len: 65536 };
+            let route = splitter.route(now, ask);
+            let mut send = |side, useful| {
+                splitter.issued(now, side, ask);
+                let Ask { stream, target, len } = ask;
+                let service = match side {
+                    // One device of a fixed rate: what is in flight there waits for each other.
+                    Side::Cache => 500_000 * (1 + splitter.outstanding().cache.reads as Nanos),
+                    Side::Backend if target.0 == 3 => slow,
+                    Side::Backend => 2 * MILLIS,
+                };
+                let done = Completion {
+                    stream,
+                    target,
+                    side,
+                    len,
+                    latency: service,
+                    ok: true,
+                    useful,
+                    striped: false,
+                };
+                flying.push((now + service, done));
+            };
+            match route {
+                Route::One(side) => send(side, true),
+                Route::Probe => {
+                    send(Side::Cache, true);
+                    send(Side::Backend, false);
+                }
+                Route::Stripe { .. } => panic!("64 KiB are not striped"),
+            }
+        }
+        let held = flying.iter().filter(|(_, d)| d.useful && d.side == Side::Backend && d.target.0 == 3);
+        let first = flying.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(i, _)| i).unwrap();
+        if now > 10 * SECOND {
+            most = most.max(held.count() as u32);
+        }
+        let (at, done) = flying.swap_remove(first);
+        now = now.max(at);
+        splitter.tick(now);
+        splitter.completed(now, done);
+        if now > 10 * SECOND && done.useful && done.side == Side::Backend {
+            counts[done.target.0 as usize] += 1;
+        }
+    }
+    (counts, most)
+}
+
+#[test]
+fn a_slow_target_takes_nothing_from_its_neighbours() {
+    let (even, _) = over_four_targets(2 * MILLIS);
+    let (counts, most) = over_four_targets(40 * MILLIS);
+    assert!(even.iter().all(|c| *c > 1000), "{even:?}");
+    for neighbour in 0..3 {
+        assert!(counts[neighbour] * 10 > even[neighbour] * 7, "{counts:?} after {even:?}");
+    }
+    // Without a window of its own it holds most of what may be in flight, ten readers.
+    assert!(most <= 2, "the slow target held {most} readers");
+}
+
+#[test]
+fn a_lost_target_is_left_alone_and_its_neighbours_are_not() {
+    let mut splitter = Splitter::new(Policy::BackendOnly);
+    let at = |target| Ask { target: TargetId(target), ..ASK };
+    splitter.issued(0, Side::Backend, at(3));
+    assert!(splitter.tick(300 * MILLIS), "the others are live");
+    assert_ne!(splitter.route(301 * MILLIS, at(3)), Route::One(Side::Backend));
+    assert_eq!(splitter.route(301 * MILLIS, at(2)), Route::One(Side::Backend));
+    splitter.backend_reported(302 * MILLIS, BackendState::Gone);
+    assert_ne!(splitter.route(303 * MILLIS, at(60)), Route::One(Side::Backend), "one never seen before");
 }
 
 #[test]

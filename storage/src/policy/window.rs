@@ -8,6 +8,8 @@
 //!   the backend is live  and  backend in flight + len <= window  and  cache in flight >= what it needs
 //!   and the backend's expected delay is bearable  and  (polite) it is not slower than 1.7 x its minimum
 //! ```
+//! Targets of the backend have windows of their own: shares of the whole one, smaller for those that are slower than the
+//! fastest, so that a slow or lost target takes nothing from its neighbours. A stream has a share too, for the same reason.
 //! Large reads that come nearly alone may be striped over both sides. While a class uses no backend, reads
 //! that cost no latency (duplicates) tell whether the backend changed. It does no hedging: the daemon does,
 //! because only it can answer a reader twice.
@@ -17,7 +19,8 @@ mod minimum;
 mod stripe;
 
 use super::search::Search;
-use super::{Ask, Completion, MILLIS, Nanos, Outstanding, Route, SECOND, Side, StreamId};
+use super::target::PerTarget;
+use super::{Ask, Completion, MILLIS, Nanos, Outstanding, Route, SECOND, Side, StreamId, TargetId};
 use epoch::Meter;
 use minimum::ExpiringMin;
 use serde::Serialize;
@@ -53,7 +56,9 @@ struct SideTiming {
 
 impl SideTiming {
     fn add(&mut self, now: Nanos, latency: Nanos) {
-        self.mean = if self.mean == 0 { latency } else { (self.mean * 7 + latency) / 8 };
+        // After a silence the mean holds the stall; a good answer must not wait for it to decay.
+        let anew = self.mean == 0 || (self.mean > BEARABLE_FLOOR && latency * 4 < self.mean);
+        self.mean = if anew { latency } else { (self.mean * 7 + latency) / 8 };
         self.min.add(now, latency);
     }
 }
@@ -69,6 +74,8 @@ pub enum Reason {
     WindowFull,
     /// The reader's own stream holds its share of the window.
     StreamShare,
+    /// The target that has the bytes holds its share of the window.
+    TargetShare,
     /// The cache would starve.
     CacheNotBusy,
     /// The backend is silent, failed its last read, or a signal calls it gone.
@@ -91,14 +98,41 @@ pub struct Window {
     config: WindowConfig,
     searches: [Search; CLASSES],
     meter: Meter,
-    /// Bytes that each stream holds at the backend, by [`StreamId::bucket`].
-    held: [u64; StreamId::BUCKETS],
+    targets: PerTarget<Target>,
     cache: SideTiming,
     backend: SideTiming,
     stripes: Stripes,
     probe: Probe,
     degraded: bool,
     reason: Reason,
+}
+
+/// What is known of one target.
+#[derive(Debug)]
+struct Target {
+    /// Bytes that each stream holds there, by [`StreamId::bucket`].
+    held: [u64; StreamId::BUCKETS],
+    timing: SideTiming,
+    /// When it last answered or was asked by a duplicate.
+    heard: Nanos,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { held: [0; StreamId::BUCKETS], timing: SideTiming::default(), heard: 0 }
+    }
+}
+
+impl Target {
+    fn bytes(&self) -> u64 {
+        self.held.iter().sum()
+    }
+
+    /// How large its window is beside that of the fastest target, 1.0 for that one; a new one is believed to be fast.
+    fn weight(&self, fastest: Nanos) -> f64 {
+        let slower = self.timing.mean.max(1) as f64 / fastest.max(1) as f64;
+        (1.0 / slower).min(1.0)
+    }
 }
 
 #[derive(Debug)]
@@ -117,7 +151,7 @@ impl Window {
             config,
             searches: Default::default(),
             meter: Meter::default(),
-            held: [0; StreamId::BUCKETS],
+            targets: PerTarget::default(),
             cache: SideTiming::default(),
             backend: SideTiming::default(),
             stripes: Stripes::default(),
@@ -133,13 +167,17 @@ impl Window {
     }
 
     /// A read was handed to the backend.
-    pub(super) fn issued_to_backend(&mut self, stream: StreamId, len: u32) {
-        self.held[stream.bucket()] += u64::from(len);
+    pub(super) fn issued_to_backend(&mut self, ask: Ask) {
+        self.target(ask.target).held[ask.stream.bucket()] += u64::from(ask.len);
     }
 
-    /// The backend went down: what was under way there will not be told of again.
-    pub(super) fn backend_fell(&mut self) {
-        self.held = [0; StreamId::BUCKETS];
+    /// A target went down: what was under way there will not be told of again.
+    pub(super) fn target_fell(&mut self, target: TargetId) {
+        self.target(target).held = [0; StreamId::BUCKETS];
+    }
+
+    fn target(&mut self, target: TargetId) -> &mut Target {
+        self.targets.at(target, Target::default)
     }
 
     /// A hit goes to the cache because the backend is down.
@@ -166,32 +204,36 @@ impl Window {
                 Route::One(Side::Backend)
             }
             Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
-            _ if self.probe_is_due(now, out) => Route::Probe,
+            _ if self.probe_is_due(now, ask.target) => Route::Probe,
             _ => Route::One(Side::Cache),
         }
     }
 
     fn decide(&mut self, now: Nanos, ask: Ask, out: &Outstanding) -> Reason {
-        let Ask { stream, len } = ask;
-        let congested = self.backend.mean * 10 > self.backend.min.get(now) * POLITE_FACTOR;
-        if self.config.polite && (self.degraded || (self.backend.mean > 0 && congested)) {
+        let Ask { stream, target, len } = ask;
+        let timing = &mut self.target(target).timing;
+        let (mean, congested) = (timing.mean, timing.mean * 10 > timing.min.get(now) * POLITE_FACTOR);
+        if self.config.polite && (self.degraded || (mean > 0 && congested)) {
             return Reason::BackendCongested;
         }
-        if self.backend.mean > BEARABLE_FLOOR.max(self.cache.mean * BEARABLE_FACTOR) {
+        if mean > BEARABLE_FLOOR.max(self.cache.mean * BEARABLE_FACTOR) {
             return Reason::BackendSlow;
         }
         if self.stripes.wants(len, out) {
             return Reason::Striped;
         }
         let search = &self.searches[class_of(len)];
-        let window = search.level().min(self.config.max_backend_bytes.unwrap_or(u64::MAX));
+        let (level, keep) = (search.level(), search.keep());
+        let window = level.min(self.config.max_backend_bytes.unwrap_or(u64::MAX));
         if window == 0 {
             Reason::WindowZero
         } else if out.backend.bytes + u64::from(len) > window {
             Reason::WindowFull
-        } else if self.held[stream.bucket()] + u64::from(len) > self.share_of(window, len) {
+        } else if self.held_by(stream) + u64::from(len) > self.share_of(window, len) {
             Reason::StreamShare
-        } else if out.cache.bytes < search.keep() {
+        } else if self.target(target).bytes() + u64::from(len) > self.window_of(target, window, len) {
+            Reason::TargetShare
+        } else if out.cache.bytes < keep {
             Reason::CacheNotBusy
         } else {
             Reason::Spilled
@@ -205,11 +247,28 @@ impl Window {
         even.next_multiple_of(u64::from(len.max(1)))
     }
 
-    fn probe_is_due(&mut self, now: Nanos, out: &Outstanding) -> bool {
+    fn held_by(&self, stream: StreamId) -> u64 {
+        self.targets.iter().map(|t| t.held[stream.bucket()]).sum()
+    }
+
+    /// The target's part of a window of all: by weight among those that are in use, rounded up to whole reads.
+    fn window_of(&self, target: TargetId, window: u64, len: u32) -> u64 {
+        let active = |place: &usize| self.meter.is_active(*place) || *place == target.bucket();
+        let used = || self.targets.iter().enumerate().filter(|(place, _)| active(place)).map(|(_, t)| t);
+        let fastest = used().map(|t| t.timing.mean).filter(|m| *m > 0).min().unwrap_or(0);
+        let all: f64 = used().map(|t| t.weight(fastest)).sum();
+        let own = self.targets.iter().nth(target.bucket()).map_or(1.0, |t| t.weight(fastest));
+        ((window as f64 * own / all) as u64).next_multiple_of(u64::from(len.max(1)))
+    }
+
+    fn probe_is_due(&mut self, now: Nanos, target: TargetId) -> bool {
         let hopeful = now.saturating_sub(self.probe.useful) < HOPE;
         let every = if hopeful { PROBE_HOPEFUL } else { PROBE_IDLE };
-        let due = out.backend.reads == 0 && now.saturating_sub(self.probe.last) >= every;
+        let last = self.probe.last;
+        let target = self.target(target);
+        let due = target.bytes() == 0 && now.saturating_sub(target.heard.max(last)) >= every;
         if due {
+            target.heard = now;
             self.probe.last = now;
         }
         due
@@ -218,7 +277,7 @@ impl Window {
     /// What is measured while the backend is not live says nothing of later.
     pub(super) fn completed(&mut self, now: Nanos, done: &Completion, live: bool) {
         if done.side == Side::Backend {
-            let held = &mut self.held[done.stream.bucket()];
+            let held = &mut self.target(done.target).held[done.stream.bucket()];
             *held = held.saturating_sub(u64::from(done.len));
         }
         if !done.ok {
@@ -244,14 +303,11 @@ impl Window {
     }
 
     fn backend_answered(&mut self, now: Nanos, done: &Completion) {
-        self.probe.last = now;
-        let before = self.backend.mean;
         self.backend.add(now, done.latency);
+        let target = self.target(done.target);
+        target.heard = now;
+        target.timing.add(now, done.latency);
         let recovered = self.probe.known > 0 && done.latency * 3 < self.probe.known * 2;
-        // After a silence the mean holds the stall; a good answer must not wait for it to decay.
-        if before > BEARABLE_FLOOR && done.latency * 4 < before {
-            self.backend.mean = done.latency;
-        }
         if !done.useful && recovered {
             self.probe.known = done.latency;
             self.searches.iter_mut().filter(|s| s.level() == 0).for_each(Search::restart);

@@ -29,12 +29,13 @@ pub(super) struct Meter {
     in_flight: u64,
     spilled: u64,
     cache_when_spilled: u64,
-    streams: Streams,
+    streams: Seen,
+    targets: Seen,
 }
 
-/// Which streams were active: hashed into 64 bits, so more than 64 streams count as 64.
+/// Which streams or targets were active: by bucket, so more than 64 count as 64.
 #[derive(Clone, Copy, Debug, Default)]
-struct Streams {
+struct Seen {
     before: u64,
     now: u64,
 }
@@ -42,8 +43,10 @@ struct Streams {
 impl Meter {
     /// Begins to settle at a new setting.
     pub(super) fn restart(&mut self, now: Nanos) {
-        let streams = Streams { before: self.streams.now, now: 0 };
-        *self = Self { since: now - self.idle, streams, idle: self.idle, last: now, ..Self::default() };
+        let older = |seen: Seen| Seen { before: seen.now, now: 0 };
+        let (streams, targets) = (older(self.streams), older(self.targets));
+        *self =
+            Self { since: now - self.idle, streams, targets, idle: self.idle, last: now, ..Self::default() };
     }
 
     /// A hit arrived and was routed.
@@ -54,6 +57,7 @@ impl Meter {
             self.last = now;
         }
         self.streams.now |= 1 << ask.stream.bucket();
+        self.targets.now |= 1 << ask.target.bucket();
         self.in_flight = self.in_flight.max(out.cache.bytes + out.backend.bytes + len);
         if spilled {
             self.spilled += 1;
@@ -64,6 +68,11 @@ impl Meter {
     /// Streams seen lately, at least 1.
     pub(super) fn active_streams(&self) -> u32 {
         (self.streams.before | self.streams.now).count_ones().max(1)
+    }
+
+    /// Whether a target, by its bucket, was asked for lately.
+    pub(super) fn is_active(&self, target: usize) -> bool {
+        (self.targets.before | self.targets.now) >> target & 1 == 1
     }
 
     /// A read completed; returns the class and the epoch when enough was seen.
@@ -85,8 +94,8 @@ impl Meter {
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
         let Some(settled) = self.settled else {
             if self.reads >= SETTLE_READS && now - self.since >= backend_latency.min(LONGEST) * 3 / 2 {
-                let Self { since, idle, last, streams, .. } = *self;
-                *self = Self { since, settled: Some(now), idle, last, streams, ..Self::default() };
+                let Self { since, idle, last, streams, targets, .. } = *self;
+                *self = Self { since, settled: Some(now), idle, last, streams, targets, ..Self::default() };
                 return None;
             }
             let lost = self.lost(now, self.since, &searches[class]);
