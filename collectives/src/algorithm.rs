@@ -5,8 +5,8 @@
 //! | up to 56                | payload in the control line        | staging, *line*       |
 //! | up to [`flat_max`]      | everyone reduces everything        | staging, *board*      |
 //! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
-//! | all buffers in segment  | straight from and to user buffers  | straight from buffers |
-//! | more ranks than cores   | slices by process_vm_readv         | process_vm_readv      |
+//! | all buffers in segment  | straight from and to user buffers  | as other buffers      |
+//! | more ranks than cores   | as with a core for each            | from [`PULL_MIN`] on one copy: from the segment, or process_vm_readv |
 //!
 //! The choice follows from arguments that all ranks share, or from what all ranks published in the
 //! same step, so all take the same path. Sources are combined in rank order everywhere.
@@ -28,7 +28,7 @@ use crate::schedule::Steps;
 pub const fn flat_max(ranks: usize) -> usize {
     if ranks == 2 { 64 << 10 } else { 8 << 10 }
 }
-/// From this many bytes on, data moves by one copy where that pays.
+/// From this many bytes on, data moves by one copy where that pays: messages, and what `pulls`.
 pub const PULL_MIN: usize = 64 << 10;
 
 /// Whether ranks read each other's memory by process_vm_readv instead of staging `bytes`.

@@ -39,8 +39,9 @@ use crate::sync::{Ordering, fence};
 use crate::sys;
 use crate::word::{Codec, STEP_MAX, Seen, WINDOW};
 
-/// Spins before the first yield: about ten microseconds of pause instructions.
-const SPIN_TURNS: u32 = 300;
+/// Spins before the first yield: some two hundred microseconds. Where other processes want the CPU, too, a yield gives
+/// them a time slice of milliseconds, while a peer on a CPU of its own is mostly back much sooner.
+const SPIN_TURNS: u32 = 5000;
 /// With more ranks than CPUs the peer that we wait for may need this CPU.
 const SPIN_TURNS_OVERSUBSCRIBED: u32 = 3;
 /// Steps that one operation may take; the window of `word` is wider by far.

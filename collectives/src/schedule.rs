@@ -7,7 +7,6 @@
 //!   short_in    sources:    fill                 root:   drain                   likewise
 //!   fan_out     root:       fill 0 · fill 1 · …   reader: drain 0 · drain 1 …    fill c needs drain c-4 of all
 //!   fan_in      sources:    fill 0 · fill 1 · …   root:   drain 0 · drain 1 …    likewise
-//!   owners      all ranks:  combine own slice · collect the others'              user buffers, no staging
 //!   two_phase   all ranks:  fill c · reduce c-1 · drain c-2                      see there
 //! ```
 //! The models in `tests/loom.rs` run these functions' rules over all interleavings.
@@ -166,26 +165,6 @@ pub async fn fan_in(
         }
     }
     Ok(())
-}
-
-/// All ranks read each other's buffers: `combine` reads this rank's slice of all sources and writes it to its own
-/// target, `collect(rank)` reads the slice of `rank` from its target. All have posted 1; takes posts 2 and 3.
-///
-/// Source and target may be the same: a rank's slice of it changes by its own `combine`, the only one to read
-/// it, and that of `rank` by `collect`, after `rank` has combined. Nobody leaves while others may read.
-pub async fn owners(
-    op: &impl Steps,
-    combine: impl FnOnce() -> Result<()>,
-    mut collect: impl FnMut(usize) -> Result<()>,
-) -> Result<()> {
-    combine()?;
-    op.post(2);
-    for rank in op.peers() {
-        op.reach(rank, 2).await?;
-        collect(rank)?;
-    }
-    op.post(3);
-    op.reach_all(3).await
 }
 
 /// Steps of [`two_phase`], which starts to count after `first`.

@@ -18,8 +18,7 @@ use migshare_collectives::error::Result;
 use migshare_collectives::flow::Flow;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
-    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, owners, short_in, short_out, two_phase,
-    two_phase_posts,
+    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, short_in, short_out, two_phase, two_phase_posts,
 };
 use migshare_collectives::word::{Codec, Seen};
 
@@ -262,36 +261,6 @@ fn short_ins_with_changing_roots_never_read_what_is_being_written() {
             op.place(1 - root).with(|cell| unsafe { assert_eq!(*cell, op.value(1 - root, 0)) });
         };
         block_on(short_in(op, root, fill, drain)).unwrap();
-    });
-}
-
-/// In place: slice `s` of a rank's buffer is a cell that its user writes before the call and reads after it.
-#[test]
-fn owners_in_place_never_read_what_is_being_written() {
-    model(3, 3, |op| {
-        let (me, other) = (op.rank, 1 - op.rank);
-        let cell = |rank: usize, slice: usize| &op.shared.staging[rank][0][slice][0];
-        // SAFETY: loom checks that no other access is concurrent.
-        let write = |slice, value| cell(me, slice).with_mut(|cell| unsafe { *cell = value });
-        // SAFETY: as above.
-        let read = |rank, slice| cell(rank, slice).with(|cell| unsafe { *cell });
-        let (own, theirs) = (op.value(me, 0), op.value(other, 0));
-        write(0, own);
-        write(1, own);
-        let combine = || {
-            write(me, read(other, me) + own);
-            Ok(())
-        };
-        let collect = |rank| {
-            write(rank, read(rank, rank));
-            Ok(())
-        };
-        block_on(async {
-            op.post(1);
-            op.reach_all(1).await.unwrap();
-            owners(op, combine, collect).await.unwrap();
-        });
-        assert_eq!([read(me, 0), read(me, 1)], [own + theirs; 2]);
     });
 }
 

@@ -3,7 +3,7 @@
 use crate::algorithm::combine::{STREAMING_MIN, combine_both, combine_into};
 use crate::algorithm::move_data::copy_own;
 use crate::algorithm::short::with_payloads;
-use crate::algorithm::{Call, In, Out, direct, flat_max, pulls};
+use crate::algorithm::{Call, In, Out, direct, flat_max};
 use crate::core::{Core, Op};
 use crate::error::Result;
 use crate::kernels::{copy, stream, stream_fence};
@@ -68,22 +68,17 @@ async fn flat(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
 /// Straight from the members' buffers where they can be reached, in chunks through staging otherwise.
 async fn large(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let plan = Plan::new(core, &call);
-    let by_owners = pulls(core, call.bytes()) && plan.chunks > 1;
-    let posts = if by_owners { direct::POSTS } else { two_phase_posts(1, plan.chunks) };
-    let op = call.begin(core, posts)?;
+    let op = call.begin(core, two_phase_posts(1, plan.chunks))?;
     op.gate().await?;
     let inside = direct::publish(&op, &call, send, recv)?;
     let mut work = Chunked { op: &op, call, plan, send, recv };
-    if inside || by_owners {
+    if inside {
         op.post(1);
         op.reach_all(1).await?;
         if let Some(buffers) = direct::all_buffers(&op, call.bytes())? {
             direct::straight(&op, &call, &buffers);
             op.post(2);
             return op.reach_all(2).await;
-        }
-        if by_owners {
-            return direct::by_owners(&op, &call, send, recv).await;
         }
         return two_phase(&op, 1, false, plan.chunks, work).await;
     }

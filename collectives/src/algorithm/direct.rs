@@ -1,24 +1,15 @@
-//! All-reduce straight from the members' buffers: each rank owns one slice and combines it for all.
+//! All-reduce straight from the members' buffers, where all are in the segment: each rank owns one slice, reads it from
+//! all sources and writes it to all targets.
 //!
-//! | buffers                | each rank, for its slice                                                    |
-//! |------------------------|-----------------------------------------------------------------------------|
-//! | all in the segment     | reads it from all sources and writes it to all targets                      |
-//! | private, *by owners*   | reads it by process_vm_readv into its target; then the others' from theirs  |
-//!
-//! The second way takes three posts whatever the size: for more ranks than cores, where each post costs a turn of
-//! all ranks.
+//! Private buffers are not read this way: with more ranks than cores, slices by process_vm_readv took 2.4 ms for 1 MiB
+//! of eight ranks, chunks through staging 1.2 (README, figures).
 
-use crate::algorithm::combine::{STREAMING_MIN, combine, combine_into};
+use crate::algorithm::combine::{STREAMING_MIN, combine};
 use crate::algorithm::{Call, In, Out};
 use crate::core::{NOT_IN_SEGMENT, Op};
 use crate::error::{Error, Result};
 use crate::kernels::{copy, stream, stream_fence};
-use crate::schedule::{Steps, owners};
-
-/// Posts of an operation by owners.
-pub(crate) const POSTS: u64 = 3;
-/// Bytes that are read from one peer at a time: with those of the result they stay in a second-level cache.
-const PIECE: usize = 128 << 10;
+use crate::schedule::Steps;
 
 /// Publishes where this rank's buffers are; whether both are in the segment.
 pub(crate) fn publish(op: &Op<'_>, call: &Call, send: In, recv: Out) -> Result<bool> {
@@ -62,7 +53,7 @@ pub(crate) fn straight(op: &Op<'_>, call: &Call, buffers: &[(*const u8, *mut u8)
     let store = if call.bytes() >= STREAMING_MIN { stream } else { copy };
     let source = |rank: usize| buffers[rank].0.wrapping_add(start);
     // SAFETY: all buffers were checked to lie in the arenas of their ranks for the call's bytes; each
-    // rank touches its own slice only, and the owners wait for all ranks to be done.
+    // rank touches its own slice only, and all wait for all to be done.
     unsafe {
         combine(call, op.size(), len, source, |at, block, bytes| {
             for (_, target) in buffers {
@@ -71,39 +62,4 @@ pub(crate) fn straight(op: &Op<'_>, call: &Call, buffers: &[(*const u8, *mut u8)
         });
     }
     stream_fence();
-}
-
-/// Each rank combines its slice into its own target, then reads the others' from theirs. All have posted 1.
-pub(crate) async fn by_owners(op: &Op<'_>, call: &Call, send: In, recv: Out) -> Result<()> {
-    let collect = |rank| {
-        let (start, len) = slice_of(call, op.size(), rank);
-        let [_, target, _, _] = op.published(rank)?;
-        // SAFETY: the target holds the slice.
-        unsafe { op.core().read_peer(rank, target.wrapping_add(start as u64), recv.at(start), len) }
-    };
-    owners(op, || combine_own(op, call, send, recv), collect).await?;
-    op.core().check_poison()
-}
-
-fn combine_own(op: &Op<'_>, call: &Call, send: In, recv: Out) -> Result<()> {
-    let (me, ranks) = (op.rank(), op.size());
-    let (start, len) = slice_of(call, ranks, me);
-    let piece = PIECE.min(op.core().half_bytes() / ranks) & !63;
-    // This rank's own staging, which nobody else reads in this operation.
-    let scratch = |rank: usize| op.staging(me).wrapping_add(rank * piece);
-    for at in (0..len).step_by(piece) {
-        let bytes = piece.min(len - at);
-        for rank in op.peers() {
-            let [source, ..] = op.published(rank)?;
-            // SAFETY: staging has room for a piece of each rank.
-            unsafe {
-                let from = source.wrapping_add((start + at) as u64);
-                op.core().read_peer(rank, from, scratch(rank), bytes)?;
-            }
-        }
-        let source = |rank| if rank == me { send.at(start + at) } else { scratch(rank).cast_const() };
-        // SAFETY: the pieces were just read; user buffers hold the slice.
-        unsafe { combine_into(call, ranks, bytes, source, recv.at(start + at), false) };
-    }
-    Ok(())
 }

@@ -8,12 +8,14 @@ use crate::kernels::copy;
 use crate::schedule::{DEPTH, Steps, exchange, fan_in, slot_offset};
 
 /// Bytes of a chunk: small enough for the caches, large enough to hide the flags.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 64 << 10;
+/// Fewer bytes than `CHUNK` times this are cut in so many: one copies while the other does.
+const PARTS: usize = 4;
 
 /// Chunk size for slots that hold `parts` of them, and the number of chunks of `bytes`.
 pub(crate) fn cut(core: &Core, bytes: usize, parts: usize) -> (usize, u64) {
     let room = core.half_bytes() / DEPTH as usize / parts;
-    let chunk = CHUNK.min(bytes.div_ceil(2).max(8 << 10)).min(room).next_multiple_of(64).min(room & !63);
+    let chunk = CHUNK.min(bytes.div_ceil(PARTS).max(8 << 10)).min(room).next_multiple_of(64).min(room & !63);
     (chunk, bytes.div_ceil(chunk).max(1) as u64)
 }
 

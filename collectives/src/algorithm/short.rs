@@ -14,7 +14,7 @@ use crate::schedule::{Steps, short_in, short_out};
 use crate::segment::layout::MAX_RANKS;
 
 /// From here on, chunks on their way through the caches are faster than a copy in and a copy out in turn.
-const SHORT_MAX: usize = 16 << 10;
+const SHORT_MAX: usize = 8 << 10;
 
 /// Whether one rank's `bytes` may go this way.
 pub(crate) fn fits(core: &Core, bytes: usize) -> bool {
