@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,timeout 20m cargo test --no-fail-fast)
 DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-capi -p migshare-storage -p migshare-harness
 
-.PHONY: demo test suites check build needs needs-of-demo bench-agent bench-storage bench-collectives
+.PHONY: demo test suites guest check build needs needs-of-demo bench-agent bench-storage bench-collectives
 
 demo: needs-of-demo  ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
 	cargo build $(DEMO) --lib --bins --example migshare-demo
@@ -17,6 +17,10 @@ test: build          ## all storeys of tests, the real Slurm cluster included
 
 suites:              ## pjdfstest, fsx (100,000 operations) and fio on a mount of the storage sidecar: four minutes, as root
 	storage/suites/run.sh
+
+guest: needs         ## the storage sidecar over real NVMe/TCP in a QEMU guest, with power cuts: a minute, four on a busy machine, as root
+	contrib/scripts/install-needs.sh guest $(TARGET)
+	cargo test -p migshare-storage --test guest -- --ignored --nocapture
 
 check: needs         ## format, lints, documentation, licences and advisories, rules about the code
 	contrib/scripts/check.sh $(TARGET)

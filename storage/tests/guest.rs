@@ -69,7 +69,7 @@ impl Said {
 }
 
 #[test]
-#[ignore = "minutes under emulation: install-needs.sh guest, then cargo test -p migshare-storage --test guest -- --ignored"]
+#[ignore = "minutes under emulation, with a kernel of its own: make guest"]
 fn over_real_nvme_tcp_a_lost_path_is_left_and_a_power_cut_loses_nothing_that_was_kept() {
     let Some(parts) = parts() else { return };
     let dir = tempfile::tempdir().unwrap();

@@ -97,6 +97,10 @@ impl WriteBack {
     }
 
     fn failed(&self, live: &Live, error: &io::Error) {
+        if self.ledger.dirty().get(live.id).is_none() {
+            // A conflict: both copies are kept, which was told.
+            return;
+        }
         let name = live.sink_name();
         let mut retry = live.retry.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = retry.map_or(PAUSE.0, |(_, pause)| (pause * 2).min(PAUSE.1));
