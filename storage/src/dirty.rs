@@ -42,6 +42,7 @@ pub struct Dirty {
     files: BTreeMap<FileId, DirtyFile>,
     by_key: HashMap<FileKey, FileId>,
     last: u64,
+    newest: i64,
 }
 
 impl Dirty {
@@ -49,6 +50,10 @@ impl Dirty {
     /// leave, changes nothing.
     pub fn apply(&mut self, seq: u64, time: i64, file: FileId, change: &Change, place: Option<&Place>) {
         self.last = self.last.max(file.0);
+        // These carry a time of the file, which anybody may set.
+        if !matches!(change, Change::State { .. } | Change::Touch { .. }) {
+            self.newest = self.newest.max(time);
+        }
         let begun = match change {
             Change::Begin { origin, base } => {
                 Some(DirtyFile::begin(origin.clone(), *base, At { seq, value: time }))
@@ -86,6 +91,11 @@ impl Dirty {
     pub fn find(&self, key: FileKey) -> Option<(FileId, &DirtyFile)> {
         let id = *self.by_key.get(&key)?;
         Some((id, self.files.get(&id)?))
+    }
+
+    /// When anything was last recorded, in nanoseconds since the epoch; 0 if that is not known.
+    pub fn newest(&self) -> i64 {
+        self.newest
     }
 
     /// All dirty files, longest dirty first.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
 
 use super::rig::{Rig, can_mount, content, wait_for};
 
@@ -185,6 +187,63 @@ fn another_users_write_to_a_dirty_file_keeps_to_what_each_may() {
     assert_eq!(fs::read(&path).unwrap(), b"user000000");
     root.sync_all().unwrap();
     assert_eq!(fs::read(rig.backend().join("f")).unwrap(), b"user000000");
+}
+
+/// A sidecar that was killed in the middle of a flush of `f`.
+fn killed_while_flushing(ours: &[u8]) -> Rig {
+    // Which moment the kill comes at is the machine's to choose: the journal tells, and another try is made.
+    for _ in 0..50 {
+        let mut rig = Rig::new(BACK);
+        rig.put("f", &vec![0; ours.len()]);
+        let behind = fs::File::open(rig.backend().join("f")).unwrap();
+        fs::write(rig.mount().join("f"), ours).unwrap();
+        let start = Instant::now();
+        while first(&behind) != ours[0] {
+            assert!(start.elapsed() < Duration::from_secs(60), "no flush is begun");
+        }
+        rig.signal(Signal::SIGKILL);
+        rig.crash();
+        let says = |what: &[u8]| {
+            let segments = fs::read_dir(rig.journal()).unwrap().map(|e| fs::read(e.unwrap().path()).unwrap());
+            segments.into_iter().any(|bytes| bytes.windows(what.len()).any(|found| found == what))
+        };
+        if says(b"\"flushing\"\0") && !says(b"{\"flushed\"") {
+            return rig;
+        }
+    }
+    panic!("no kill came in the middle of a flush");
+}
+
+fn first(file: &fs::File) -> u8 {
+    let mut byte = [0];
+    file.read_at(&mut byte, 0).unwrap();
+    byte[0]
+}
+
+/// What is there after another node's change, this long after the kill, and a restart.
+fn changed_after(rig: &mut Rig, seconds: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let theirs = OpenOptions::new().write(true).open(rig.backend().join("f")).unwrap();
+    theirs.write_all_at(b"new", 0).unwrap();
+    let time = SystemTime::now() + Duration::from_secs(seconds);
+    theirs.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
+    rig.start();
+    wait_for("everything clean", || rig.stats("dirty_files") == 0);
+    let others = fs::read_dir(rig.backend()).unwrap().map(|e| e.unwrap().path());
+    let others = others.filter(|p| !p.ends_with("f")).map(|p| fs::read(p).unwrap()).collect();
+    (fs::read(rig.backend().join("f")).unwrap(), others)
+}
+
+#[test]
+fn a_change_long_after_a_crash_in_the_middle_of_a_flush_is_kept_beside_ours() {
+    if !can_mount() {
+        return;
+    }
+    let ours = content(8 << 20, 9);
+    let (found, others) = changed_after(&mut killed_while_flushing(&ours), 3600);
+    assert!(found.starts_with(b"new") && others == [&ours[..]], "{} conflict files", others.len());
+    // A change at once may as well be a part of that flush.
+    let (found, others) = changed_after(&mut killed_while_flushing(&ours), 0);
+    assert!(found == ours && others.is_empty(), "{} conflict files", others.len());
 }
 
 #[test]

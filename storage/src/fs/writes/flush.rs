@@ -142,6 +142,7 @@ impl WriteBack {
         if self.is_conflict(live, &plan)? {
             return self.keep_both(live);
         }
+        *live.ours_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // Should this not get to the device, a crash in the middle of the round leaves a conflict copy, and nothing is lost.
         self.ledger.note_anyway(live.id, now(), &Change::Flushing, || {});
         if let Err(error) = self.ledger.sync() {
@@ -176,7 +177,9 @@ impl WriteBack {
             // Somebody else removed it; what we removed ourselves may still be read by those who have it open.
             return Ok(!unlinking);
         }
-        Ok(!plan.fits(base_of(&live.sink)?.0))
+        let now = base_of(&live.sink)?.0;
+        let ours_until = *live.ours_until.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(!plan.fits(now) || now != plan.base && ours_until.is_some_and(|until| now.mtime > until))
     }
 
     /// Does at a file what a plan says, durably. Returns the bytes written.

@@ -58,6 +58,8 @@ pub(super) struct Live {
     pub(super) node: Mutex<Option<Arc<Node>>>,
     /// One round at a time.
     pub(super) round: Mutex<()>,
+    /// Found after a crash, and not flushed since: no change that this flush made is younger, in nanoseconds since the epoch.
+    pub(super) ours_until: Mutex<Option<i64>>,
     /// After a failure: when to try again, and how long the pause is.
     pub(super) retry: Mutex<Option<(Instant, std::time::Duration)>>,
 }
@@ -242,6 +244,7 @@ impl WriteBack {
             rights,
             node: Mutex::new(Some(Arc::clone(&open.node))),
             round: Mutex::default(),
+            ours_until: Mutex::default(),
             retry: Mutex::default(),
         };
         self.lives().insert(id, Arc::new(live));

@@ -14,12 +14,16 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
 
 use super::journaled::{Live, WriteBack, base_of, now};
 use crate::dirty::{Change, FileId, Origin};
 use crate::fs::caller::Rights;
+
+/// A round of flushing takes less, also to a slow backend whose clock is a little ahead.
+const LONGEST_ROUND: Duration = Duration::from_secs(600);
 
 /// What recovery found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,10 +82,18 @@ impl WriteBack {
             rights,
             node: Mutex::default(),
             round: Mutex::default(),
+            ours_until: Mutex::new(self.last_flush_ended_before()),
             retry: Mutex::default(),
         };
         self.lives().insert(id, Arc::new(live));
         Ok(true)
+    }
+
+    /// The crash came after the newest record, and the flush that it ended is not longer than this. What the backend's file
+    /// changed later is not ours.
+    fn last_flush_ended_before(&self) -> Option<i64> {
+        let newest = self.ledger.dirty().newest();
+        (newest > 0).then(|| newest.saturating_add(LONGEST_ROUND.as_nanos() as i64))
     }
 
     /// The file under one of its names.
