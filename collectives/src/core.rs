@@ -29,7 +29,7 @@ use std::time::Duration;
 
 pub(crate) use op::{NOT_IN_SEGMENT, Op};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::line::Line;
 use crate::liveness::Process;
 use crate::ring::Pair;
@@ -265,8 +265,23 @@ impl Core {
                 self.tick();
                 Ok(true)
             }
-            Seen::Poisoned(cause) => Err(Error::Poisoned { rank, cause }),
+            Seen::Poisoned(cause) => Err(self.told(rank, cause)),
             Seen::Garbage => Err(Error::Corrupt { rank }),
+        }
+    }
+
+    /// What the poison of `rank` means here. Where it tells of a death, the one who died is named, and not the messenger: it is the
+    /// one who is gone without having ended the communicator itself.
+    #[cold]
+    fn told(&self, rank: usize, cause: Status) -> Error {
+        let silent = |peer: usize| {
+            let word = self.line(peer, 0).word();
+            !matches!(self.codec.decode(word, 0), Seen::Poisoned(_)) && self.process(peer).is_gone()
+        };
+        let dead = (0..self.size()).find(|peer| *peer != self.rank() && silent(*peer));
+        match dead.filter(|_| cause == Status::PeerLost) {
+            Some(rank) => Error::PeerLost { rank },
+            None => Error::Poisoned { rank, cause },
         }
     }
 
@@ -282,7 +297,7 @@ impl Core {
                 }
                 match self.codec.decode(word, floor) {
                     Seen::Step { .. } => {}
-                    Seen::Poisoned(cause) => return Err(Error::Poisoned { rank, cause }),
+                    Seen::Poisoned(cause) => return Err(self.told(rank, cause)),
                     Seen::Garbage => return Err(Error::Corrupt { rank }),
                 }
             }
@@ -314,7 +329,7 @@ impl Core {
         for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
             let word = self.line(rank, self.current.get().line()).word();
             if let Seen::Poisoned(cause) = self.codec.decode(word, 0) {
-                return Err(Error::Poisoned { rank, cause });
+                return Err(self.told(rank, cause));
             }
         }
         Ok(())

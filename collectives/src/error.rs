@@ -34,6 +34,21 @@ pub enum Status {
     Internal = 12,
 }
 
+impl Status {
+    /// The status in words, for the ranks that only hear of it.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Status::PeerLost => "a rank is gone",
+            Status::Timeout => "a rank did not answer in time",
+            Status::Corrupt => "control words are corrupt",
+            Status::Mismatch => "ranks called different operations, or with different arguments",
+            Status::System => "a system call failed",
+            _ => "it had failed before",
+        }
+    }
+}
+
 /// Why a call failed. Ranks are numbered within the communicator of the call.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
@@ -41,13 +56,15 @@ pub enum Error {
     #[error("invalid argument: {0}")]
     Invalid(&'static str),
     /// The process of a rank exited or was killed.
-    #[error("rank {rank} is gone")]
+    #[error("rank {rank} is gone: its process ended or was killed")]
     PeerLost {
         /// The lost rank.
         rank: usize,
     },
     /// A rank did not answer in time; it may be stopped, or stuck outside the library.
-    #[error("rank {rank} did not answer within {millis} ms")]
+    #[error(
+        "rank {rank} did not answer within {millis} ms (MIGSHARE_TIMEOUT_MS): it is stopped, busy elsewhere or was never started"
+    )]
     Timeout {
         /// The silent rank.
         rank: usize,
@@ -66,8 +83,14 @@ pub enum Error {
         /// The rank that differs.
         rank: usize,
     },
+    /// A rank joined what it took for another segment.
+    #[error("rank {rank} joined with another number of ranks, or with another version of this library")]
+    Divided {
+        /// The rank that differs.
+        rank: usize,
+    },
     /// Another rank reported a fault first.
-    #[error("rank {rank} ended the communicator: {cause:?}")]
+    #[error("rank {rank} ended the communicator: {}", cause.meaning())]
     Poisoned {
         /// The rank that reported it.
         rank: usize,
@@ -75,7 +98,7 @@ pub enum Error {
         cause: Status,
     },
     /// This rank already had a fault in this communicator.
-    #[error("the communicator ended earlier: {cause:?}")]
+    #[error("the communicator ended earlier: {}", cause.meaning())]
     Ended {
         /// The fault.
         cause: Status,
@@ -122,7 +145,7 @@ impl Error {
             Error::PeerLost { .. } => Status::PeerLost,
             Error::Timeout { .. } => Status::Timeout,
             Error::Corrupt { .. } => Status::Corrupt,
-            Error::Mismatch { .. } => Status::Mismatch,
+            Error::Mismatch { .. } | Error::Divided { .. } => Status::Mismatch,
             Error::Poisoned { cause, .. } => *cause,
             Error::Ended { .. } => Status::Poisoned,
             Error::Truncated { .. } => Status::Truncated,

@@ -53,6 +53,8 @@ pub(crate) fn join(segment: &Segment, slot: usize, rank: usize, timeout: Duratio
     let mut meeting = Meeting::begin(records, rank, &presence(segment, &session));
     let processes = match gather(&mut meeting, segment, patience) {
         Ok(processes) => processes,
+        // The other one has to find out, too.
+        Err(error @ Error::Divided { .. }) => return Err(error),
         Err(error) => {
             meeting.give_up();
             return Err(error);
@@ -143,7 +145,7 @@ fn look(
                 .seen(rank)
                 .is_some_and(|peer| peer.facts[LAYOUT] != segment.layout().fingerprint()) =>
         {
-            Err(Error::Mismatch { rank })
+            Err(Error::Divided { rank })
         }
         // It was gone before this look, in which it was not in: it will not come any more.
         Met::NotYet if gone => Err(Error::PeerLost { rank }),

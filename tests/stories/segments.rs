@@ -36,6 +36,9 @@ fn ranks_share_bytes_and_another_job_of_the_same_user_is_refused() {
         );
         let said = cluster.user().run_script("srun --mig-share=1 -n1", &script)?.refused()?.stdout;
         ensure(said.contains("refused: step") && said.contains("has no segment"), || said.clone())?;
+        // A step of another user asks as such a step; who is in none is told so, root too.
+        let said = cluster.root().run_script("srun --mig-share=1 -n1", &script)?.refused()?.stdout;
+        ensure(said.contains("refused: step") && said.contains("has no segment"), || said.clone())?;
         let said = cluster.user().run_script("env", &script)?.refused()?.stdout;
         ensure(said.contains("in no job step that has leaves"), || said.clone())?;
         let said = cluster.root().run_script("env", &script)?.refused()?.stdout;

@@ -85,6 +85,12 @@ class Numpy(unittest.TestCase):
             while not request.test():
                 pass
             assert (shared == 8).all() and request.wait() == 0
+            for _ in range(300):  # more than there is, were it not given back
+                comm.free(comm.allocate(1 << 20))
+            try:
+                comm.free(bytearray(8))
+            except migshare.Error as error:
+                assert error.status == "INVALID", error
             pair = comm.split(comm.rank // 2)
             assert (pair.size, pair.rank) == (2, comm.rank % 2)
             own = np.array([comm.rank])
@@ -93,6 +99,29 @@ class Numpy(unittest.TestCase):
             assert comm.split(None) is None
 
         self.all_ranks(4, body)
+
+    def test_a_named_segment_needs_no_common_parent(self):
+        name = f"/migshare-test-{os.getpid()}"
+        owner = migshare.Segment.create_named(name, 1, 8 << 20)
+        with migshare.Comm.join(migshare.Segment.open_named(name, 1), 0) as comm:
+            own = np.array([5])
+            comm.all_reduce(own)
+            self.assertEqual(own[0], 5)
+        self.assertRaises(migshare.Error, migshare.Segment.create_named, name, 1, 8 << 20)
+        del owner
+        self.assertRaises(migshare.Error, migshare.Segment.open_named, name, 1)
+
+    def test_a_closed_communicator_says_so(self):
+        def body(comm):
+            comm.close()
+            try:
+                comm.barrier()
+            except migshare.Error as error:
+                assert error.status == "INVALID", error
+                return
+            raise AssertionError("no error")
+
+        self.all_ranks(1, body)
 
     def test_bad_buffers_are_refused(self):
         def body(comm):

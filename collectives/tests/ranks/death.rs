@@ -235,6 +235,30 @@ fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
 }
 
 #[test]
+fn every_rank_names_the_one_that_died_whoever_noticed_it_first() {
+    if !is_rank() {
+        let mut running = Launch::new(RANKS).start();
+        expect(&mut running, 2, &faults(&[Status::PeerLost]));
+        return;
+    }
+    let mut comm = Comm::from_env().unwrap();
+    comm.barrier().unwrap();
+    if comm.rank() == 2 {
+        std::process::abort();
+    }
+    let error = loop {
+        if let Err(error) = comm.barrier() {
+            break error;
+        }
+    };
+    std::process::exit(if error == (Error::PeerLost { rank: 2 }) {
+        FAULT + error.status() as i32
+    } else {
+        WRONG
+    });
+}
+
+#[test]
 fn ranks_that_call_different_things_are_told_so() {
     Launch::new(2).run(|mut comm| {
         let mut data = [0_u32; 400];

@@ -73,6 +73,20 @@ fn an_attempt_to_join_that_was_given_up_does_not_keep_the_next_from_joining() {
 }
 
 #[test]
+fn ranks_of_different_numbers_do_not_join() {
+    let made = Segment::create(BYTES, 2).unwrap();
+    std::thread::scope(|scope| {
+        for (rank, ranks) in [(0, 2), (1, 3)] {
+            let segment = Segment::from_descriptor(copy_of(&made), ranks).unwrap();
+            scope.spawn(move || {
+                let error = Comm::join(&segment, rank, &Options::default()).map(drop).unwrap_err();
+                assert_eq!(error, Error::Divided { rank: 1 - rank });
+            });
+        }
+    });
+}
+
+#[test]
 fn a_rank_that_does_not_come_is_named() {
     let segment = Segment::create(BYTES, 2).unwrap();
     let options = Options { timeout: Duration::from_millis(50), ..Options::default() };

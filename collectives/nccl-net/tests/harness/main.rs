@@ -43,7 +43,13 @@ fn bad_arguments_are_answered_not_followed() {
     for version in VERSIONS {
         let net = loaded::Net::open(version);
         let nobody = std::ptr::null_mut();
-        assert_eq!(net.listen().err(), None);
+        let (mut handle, _) = net.listen().unwrap();
+        handle[8] ^= 1;
+        assert_eq!(
+            net.try_connect(&mut handle).err(),
+            Some(NcclResult::InvalidUsage),
+            "a peer on another node"
+        );
         assert!(net.try_connect(&mut [0; 128]).is_err(), "a handle of somebody else");
         assert!(net.try_accept(nobody).is_err());
         assert!(net.try_test(nobody).is_err());

@@ -39,6 +39,18 @@ class Segment:
         return cls(make("segment_from_env", ranks))
 
     @classmethod
+    def create_named(cls, name, ranks, nbytes=0):
+        """A segment that other processes of this user open by its name, such as "/my-job"; the name goes with this object.
+
+        It cannot be sealed: any of the user's processes can damage it, and the name outlives a killed one.
+        """
+        return cls(make("segment_create_named", name.encode(), nbytes, ranks))
+
+    @classmethod
+    def open_named(cls, name, ranks):
+        return cls(make("segment_open_named", name.encode(), ranks))
+
+    @classmethod
     def of_process(cls, pid, fd, ranks):
         """The segment that another process of this user has under the descriptor `fd`."""
         copy = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
@@ -124,12 +136,16 @@ class Comm:
     def allocate(self, nbytes):
         """Bytes inside the segment, as a writable memoryview: collectives on them copy nothing.
 
-        They live as long as the communicator.
+        They live as long as the communicator, or until `free`.
         """
         address = make("alloc", self._handle, nbytes)
         array = (ctypes.c_char * nbytes).from_address(address.value)
         array.comm = self  # the memory must not outlive the communicator
         return memoryview(array).cast("B")
+
+    def free(self, memory):
+        """Gives memory of `allocate` back; nothing may use it any more, no array made of it either."""
+        call("free", self._handle, Buffer(memory, writable=True).address)
 
     def close(self):
         if self._handle:
@@ -137,6 +153,12 @@ class Comm:
             self._handle = None
 
     __del__ = close
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def _run(self, name, blocking, buffers, *arguments):
         if blocking:

@@ -50,9 +50,12 @@ _OTHERS = {
 
 
 def _load():
-    library = ctypes.CDLL(_PATH)
+    try:
+        library = ctypes.CDLL(_PATH)
+    except OSError as error:
+        raise ImportError(f"{error}: install the wheel, or name the library in MIGSHARE_LIBRARY") from error
     if library.migshare_abi_version() != ABI_VERSION:
-        raise ImportError(f"{_PATH} has another ABI version than this package")
+        raise ImportError(f"{_PATH} has another ABI version than this package: install both from one release")
     signatures = dict(_OTHERS)
     for name, arguments in _COLLECTIVES.items():
         signatures[name] = [_P, *arguments]
