@@ -86,6 +86,10 @@ fn assemble(config: &Config, inbox: &Inbox) -> anyhow::Result<(Driver, Follow)> 
         })?;
     }
     tracing::info!(records = replay.records.len(), leases = books.leases.len(), "journal read");
+    for (gpu, former) in &books.formers {
+        let former = former.as_ref().map_or_else(|| "configured".to_owned(), ToString::to_string);
+        tracing::info!(%gpu, former, "a change of the gpu's layout was under way: it goes on, or back to the former if hardware refuses");
+    }
     let meters = Meters::new().context("metrics")?;
     let source = Source { library: config.nvml_library.clone(), proc_root: config.proc_root.clone() };
     let calls = Calls::default();

@@ -118,6 +118,8 @@ pub struct Books {
     pub cordons: BTreeMap<GpuUuid, String>,
     /// GPUs whose idle layout is not the configured one.
     pub targets: BTreeMap<GpuUuid, Layout>,
+    /// For each GPU that has not been cut to its layout since that was ordered: the layout before, to go back to if hardware refuses.
+    pub formers: BTreeMap<GpuUuid, Option<Layout>>,
     /// For each user, until when each change of shape by the user's jobs counts, seconds since the epoch.
     pub reshapes: BTreeMap<u32, Vec<i64>>,
 }
@@ -159,12 +161,7 @@ impl Books {
             Record::Uncordon { gpu } => {
                 self.cordons.remove(gpu);
             }
-            Record::Target { gpu, layout: Some(layout) } => {
-                self.targets.insert(gpu.clone(), layout.clone());
-            }
-            Record::Target { gpu, layout: None } => {
-                self.targets.remove(gpu);
-            }
+            Record::Target { gpu, layout } => self.target(gpu, layout.as_ref()),
         }
         Ok(())
     }
@@ -220,9 +217,28 @@ impl Books {
         });
         let cordons =
             self.cordons.iter().map(|(gpu, n)| Record::Cordon { gpu: gpu.clone(), note: n.clone() });
-        let targets =
-            self.targets.iter().map(|(gpu, l)| Record::Target { gpu: gpu.clone(), layout: Some(l.clone()) });
-        enrolled.chain(cordons).chain(targets)
+        enrolled.chain(cordons).chain(self.target_records())
+    }
+
+    /// The layouts, as [`Self::target`] takes them in: the one before, if there is one, and the one that is ordered; each again where
+    /// it is settled.
+    fn target_records(&self) -> Vec<Record> {
+        let set = |gpu: &GpuUuid, layout: Option<&Layout>| Record::Target {
+            gpu: gpu.clone(),
+            layout: layout.cloned(),
+        };
+        let mut out = Vec::new();
+        for gpu in
+            self.targets.keys().chain(self.formers.keys().filter(|gpu| !self.targets.contains_key(gpu)))
+        {
+            let (former, now) = (self.formers.get(gpu), self.targets.get(gpu));
+            if let Some(Some(former)) = former {
+                out.extend([set(gpu, Some(former)), set(gpu, Some(former))]);
+            }
+            out.push(set(gpu, now));
+            out.extend(former.is_none().then(|| set(gpu, now)));
+        }
+        out
     }
 
     fn place_records(&self) -> Vec<Record> {
@@ -255,6 +271,19 @@ impl Books {
         self.reshapes.entry(uid).or_default().push(until);
     }
 
+    /// A layout is ordered; or, where it is the one that was ordered last, it is settled. Going back is remembered no more.
+    fn target(&mut self, gpu: &GpuUuid, layout: Option<&Layout>) {
+        let before = self.targets.get(gpu).cloned();
+        let goes_back = self.formers.remove(gpu).is_some_and(|former| former.as_ref() == layout);
+        if !goes_back && before.as_ref() != layout {
+            self.formers.insert(gpu.clone(), before);
+        }
+        match layout {
+            Some(layout) => self.targets.insert(gpu.clone(), layout.clone()),
+            None => self.targets.remove(gpu),
+        };
+    }
+
     fn boot(&mut self, boot: &str) {
         boot.clone_into(&mut self.boot);
         self.stands.clear();
@@ -266,6 +295,7 @@ impl Books {
         self.gpus.remove(gpu);
         self.cordons.remove(gpu);
         self.targets.remove(gpu);
+        self.formers.remove(gpu);
         self.stands.retain(|place, _| place.gpu != *gpu);
         self.quarantines.retain(|place, _| place.gpu != *gpu);
     }

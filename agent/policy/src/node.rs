@@ -45,7 +45,7 @@ use crate::record::{Holder, Place, Record};
 use crate::topology::Gpu;
 use migshare_proto::{GpuUuid, JobKey};
 use sight::Sight;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub use crate::ask::{Ask, Verdict};
 pub use crate::seen::{Effect, Run, Seen};
@@ -116,8 +116,6 @@ pub struct Node {
     sight: Sight,
     /// The boot id that the kernel has now.
     boot: String,
-    /// The layout to go back to when the ordered one cannot be cut. Forgotten by a restart, which rolls forward.
-    former: BTreeMap<GpuUuid, Option<Layout>>,
     /// What a request for leaves can have, where it was worked out since the last change.
     prepared: Option<Vec<available::Offering>>,
     /// A defect: a committed record that contradicted the books. Shown as a problem, never hidden.
@@ -127,8 +125,7 @@ pub struct Node {
 impl Node {
     /// A node with these books, of which nothing has been seen yet. `boot` is the kernel's boot id.
     pub fn new(rules: Rules, books: Books, boot: String) -> Node {
-        let (sight, former) = (Sight::default(), BTreeMap::new());
-        Node { rules, books, sight, boot, former, prepared: None, defect: None }
+        Node { rules, books, sight: Sight::default(), boot, prepared: None, defect: None }
     }
 
     /// Takes in what was seen. Nothing of it is durable; what follows from it comes from [`Node::work`].
@@ -149,7 +146,6 @@ impl Node {
         self.prepared = None;
         for record in &proposal.records {
             self.forget_processes(record);
-            self.note_former(record);
             if let Record::Unquarantine { place } = record {
                 self.sight.troubles.remove(place);
             }
@@ -205,23 +201,11 @@ impl Node {
         }
     }
 
-    /// Remembers what an ordered layout replaces; going back is not remembered again.
-    fn note_former(&mut self, record: &Record) {
-        let Record::Target { gpu, layout } = record else { return };
-        let before = self.books.targets.get(gpu).cloned();
-        let goes_back = self.former.remove(gpu).is_some_and(|former| former == *layout);
-        if !goes_back && before != *layout {
-            self.former.insert(gpu.clone(), before);
-        }
-    }
-
     /// Drops what was seen of holders, leases and places that the books no longer know.
     fn forget_settled(&mut self) {
         let held = self.holders();
         self.sight.gone.retain(|holder| held.contains(holder));
         self.sight.stale.retain(|job| self.books.leases.contains_key(job));
-        let under_way: Vec<GpuUuid> = self.former.keys().filter(|gpu| !self.is_cut(gpu)).cloned().collect();
-        self.former.retain(|gpu, _| under_way.contains(gpu));
         let known = |place: &Place| self.books.stands.contains_key(place);
         self.sight.troubles.retain(|place, _| known(place));
     }

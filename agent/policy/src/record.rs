@@ -200,7 +200,8 @@ pub enum Record {
         /// The GPU.
         gpu: GpuUuid,
     },
-    /// A GPU is to have this layout while idle, instead of the configured one (`None`: the configured one again).
+    /// A GPU is to have this layout while idle, instead of the configured one (`None`: the configured one again). The one that was
+    /// ordered last once more: it has been cut, and the one before is not gone back to any more.
     Target {
         /// The GPU.
         gpu: GpuUuid,

@@ -59,7 +59,7 @@ pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exi
     let problems = agent.status(PATIENCE)?.problems;
     if json {
         println!("{}", serde_json::to_string_pretty(&left)?);
-    } else if !left.deferred.is_empty() {
+    } else if left.deferred != plan.deferred && !left.deferred.is_empty() {
         print!("{}", render(&PlanReply { moves: Vec::new(), ..left.clone() }, Paint::for_stdout()));
     }
     problems.iter().for_each(|p| eprintln!("problem: {p}"));

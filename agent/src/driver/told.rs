@@ -2,6 +2,7 @@
 
 use super::{Question, now};
 use crate::journal::Told;
+use migshare_policy::Books;
 use migshare_policy::charge::Need;
 use migshare_policy::node::{Ask, Proposal, Seen, Verdict};
 use migshare_policy::placement::Direction;
@@ -9,8 +10,8 @@ use migshare_policy::record::{Ending, Grant, Pick, Record};
 use migshare_proto::Reply;
 use migshare_proto::status::IsolationStatus;
 
-/// A change that is durable now.
-pub(super) fn record(record: &Record) {
+/// A change that is durable now, and in these books.
+pub(super) fn record(record: &Record, books: &Books) {
     use tracing::{info, warn};
     match record {
         Record::Boot { boot } => {
@@ -48,7 +49,11 @@ pub(super) fn record(record: &Record) {
         Record::Cordon { gpu, note } => info!(%gpu, note, "gpu is cordoned"),
         Record::Uncordon { gpu } => info!(%gpu, "gpu is uncordoned"),
         Record::Target { gpu, layout } => {
-            info!(%gpu, layout = layout.as_ref().map(ToString::to_string), "layout of the gpu is set");
+            let layout = layout.as_ref().map_or_else(|| "configured".to_owned(), ToString::to_string);
+            match books.formers.contains_key(gpu) {
+                true => info!(%gpu, layout, "layout of the gpu is ordered"),
+                false => info!(%gpu, layout, "layout of the gpu is settled"),
+            }
         }
     }
 }

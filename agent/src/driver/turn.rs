@@ -124,7 +124,7 @@ impl Driver {
             self.node.commit(&proposal);
         }
         self.carry_out(turn.effects);
-        turn.records.iter().for_each(told::record);
+        turn.records.iter().for_each(|record| told::record(record, self.node.books()));
         self.remember(turn.told, turn.records.is_empty());
         if changed {
             self.outlets.changes.send_modify(|n| *n += 1);

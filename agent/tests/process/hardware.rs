@@ -1,6 +1,6 @@
 //! Hardware that fails as real hardware was seen to fail: what the agent makes of it, and that it says so.
 
-use crate::rig::{Holder, Rig};
+use crate::rig::{Holder, Rig, until};
 use migshare_proto::ClientError;
 use migshare_proto::status::{Filter, GpuState, LeafState};
 use nvidia_ml::code::Code;
@@ -153,6 +153,22 @@ fn a_step_that_hardware_refuses_rolls_the_change_back_and_apply_says_so() {
     let left: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(left["ordered"], false);
     // The former layout is back, and nothing is left of the attempt.
+    rig.settled();
+    assert_eq!(rig.open(813, 7).unwrap().leaves.len(), 7);
+}
+
+#[test]
+fn a_change_that_was_under_way_when_the_agent_was_killed_is_told_and_can_still_be_rolled_back() {
+    let mut rig = rig(1);
+    rig.start();
+    let refuse = Effect::Return(Code::INSUFFICIENT_RESOURCES.0);
+    rig.fault("nvmlDeviceCreateGpuInstanceWithPlacement", 1, None, Moment::Before, refuse);
+    apply_for(&rig, "0", &["gpu=0", "layout=7g.80gb:1"]);
+    rig.kill();
+    rig.launch(rig.command());
+    until("rolled back", || rig.log().contains("layout of the gpu is settled"));
+    assert!(rig.log().contains("a change of the gpu's layout was under way"), "{}", rig.log());
+    rig.clear_faults();
     rig.settled();
     assert_eq!(rig.open(813, 7).unwrap().leaves.len(), 7);
 }

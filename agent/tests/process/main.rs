@@ -5,6 +5,7 @@ mod admin;
 mod contrib;
 mod crash;
 mod disk;
+mod hardening;
 mod hardware;
 mod hostile;
 mod lease;

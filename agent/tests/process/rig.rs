@@ -375,6 +375,15 @@ impl Holder {
     }
 }
 
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Says why a test cannot run here; an error where everything must run.
 pub(crate) fn skip(reason: &str) {
     assert!(std::env::var("MIGSHARE_REQUIRE").as_deref() != Ok("all"), "{reason}");

@@ -82,7 +82,7 @@ impl Node {
     fn cut_gpu(&self, view: &View) -> Proposal {
         let mut proposal = Proposal::default();
         let uuid: &GpuUuid = &view.gpu.uuid;
-        let ordered = self.books.targets.contains_key(uuid) || self.former.contains_key(uuid);
+        let ordered = self.books.targets.contains_key(uuid) || self.books.formers.contains_key(uuid);
         let eager = ordered || !self.rules.reshaping.lazy;
         for (place, stand) in self.books.stands_on(uuid) {
             if eager && !self.wanted(view, place, stand.profile) {

@@ -27,9 +27,10 @@ impl Node {
     pub fn work(&self, now: i64) -> Option<Proposal> {
         let always: [fn(&Node, i64) -> Proposal; 4] =
             [Node::note_boot, Node::end_grants, Node::end_leases, Node::look];
-        let on_hardware: [fn(&Node, i64) -> Proposal; 6] = [
+        let on_hardware: [fn(&Node, i64) -> Proposal; 7] = [
             Node::enrol,
             Node::explain,
+            Node::settle_layouts,
             Node::give_up,
             Node::roll_back,
             Node::settle_intents,
@@ -100,13 +101,21 @@ impl Node {
         Proposal::records(leases.map(close).collect())
     }
 
+    /// A layout that was ordered and has been cut is settled: hardware that fails later is no reason to go back to the one before.
+    fn settle_layouts(&self, _now: i64) -> Proposal {
+        let cut = self.books.formers.keys().filter(|gpu| self.is_cut(gpu));
+        let layout = |gpu: &GpuUuid| self.books.targets.get(gpu).cloned();
+        Proposal::records(cut.map(|gpu| Record::Target { gpu: gpu.clone(), layout: layout(gpu) }).collect())
+    }
+
     /// An ordered layout that hardware refuses gives way to the one before it.
     fn roll_back(&self, _now: i64) -> Proposal {
         let refused = |gpu: &GpuUuid| {
             let mut failed = self.books.quarantines_on(gpu).filter(|(_, q)| q.cause == Cause::Failed);
             failed.any(|(place, _)| self.is_cut_of_layout(place))
         };
-        let back = self.former.iter().filter(|(gpu, _)| self.books.gpus.contains_key(*gpu) && refused(gpu));
+        let back =
+            self.books.formers.iter().filter(|(gpu, _)| self.books.gpus.contains_key(*gpu) && refused(gpu));
         let target = |(gpu, layout): (&GpuUuid, &Option<Layout>)| Record::Target {
             gpu: gpu.clone(),
             layout: layout.clone(),

@@ -161,6 +161,38 @@ fn a_layout_that_hardware_refuses_is_rolled_back() {
 }
 
 #[test]
+fn a_layout_that_hardware_refuses_is_rolled_back_also_by_an_agent_that_was_killed_in_between() {
+    let mut rig = Rig::h100s(1);
+    let order = Order::Apply { layouts: vec![(uuid(&rig, 0), Some(halves()))] };
+    let proposal = rig.node.order(&order, false);
+    rig.carry(proposal);
+    for _ in 0..12 {
+        rig.step();
+    }
+    assert!(rig.standing(0).len() < 7, "some leaves are gone");
+    rig.restart();
+    // What is left of seven leaves goes, the 4g is made, the 3g never.
+    rig.faults.extend([Fault::None; 8].into_iter().take(rig.standing(0).len() + 1).chain([Fault::Refuse; 3]));
+    rig.settle_awake(6);
+    assert!(rig.node.books().targets.is_empty());
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
+}
+
+#[test]
+fn a_layout_that_has_been_cut_is_not_gone_back_on_when_hardware_fails_later() {
+    let mut rig = Rig::h100s(1);
+    apply(&mut rig, 0, Some(halves()));
+    rig.restart();
+    rig.settle();
+    rig.gpus[0].instances.clear();
+    rig.faults.extend([Fault::Refuse; 4]);
+    rig.scan();
+    rig.settle_awake(8);
+    assert_eq!(rig.node.books().targets.len(), 1);
+    assert_eq!(rig.standing(0), [(5, 0), (9, 4)]);
+}
+
+#[test]
 fn a_layout_that_the_gpu_cannot_have_is_refused() {
     let mut rig = Rig::h100s(1);
     let nonsense = Layout::Custom(vec![Slot { slices: 2, placement: Placement { start: 6, size: 2 } }]);
