@@ -1,5 +1,7 @@
 //! What an instance costs on the nodes that a job could go to, and what to say where that is not one number.
 
+mod constraint;
+
 use super::option;
 use crate::slurm::Node;
 use migshare_proto::hostlist;
@@ -148,21 +150,9 @@ pub(super) fn narrow(mut nodes: Vec<Node>, given: &dyn Fn(&str) -> Option<String
         }
     }
     if let Some(wish) = given("constraint") {
-        nodes.retain(|node| may_have(node, &wish));
+        nodes.retain(|node| constraint::may_mean(&wish, &|name| node.features.iter().any(|f| f == name)));
     }
     nodes
-}
-
-/// Whether a node may be meant by a constraint. Names joined by `&` or by `|` are understood; of anything else (counts,
-/// brackets, both signs) nothing is concluded.
-fn may_have(node: &Node, wish: &str) -> bool {
-    let has = |name: &str| node.features.iter().any(|f| f == name.trim());
-    match (wish.contains('&') || wish.contains(','), wish.contains('|')) {
-        _ if wish.contains(['[', '(', '*']) => true,
-        (true, true) => true,
-        (true, false) => wish.split(['&', ',']).all(has),
-        (false, _) => wish.split('|').any(has),
-    }
 }
 
 #[cfg(test)]
