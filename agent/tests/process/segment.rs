@@ -1,22 +1,12 @@
 //! Host memory that the ranks of a step share: who gets it, what they can do with it, and when it is gone.
 
-use crate::rig::{Holder, LONG, Rig, skip};
+use crate::rig::{Holder, Rig, skip, until};
 use crate::step::{Step, own_job};
 use migshare_proto::ClientError;
 use migshare_proto::StepId;
 use migshare_proto::message::{CloseLease, Reason, ReleaseGrant, Request};
-use std::time::Instant;
 
 const FETCHED: &str = "job 7 step 0 bytes 268435456";
-
-/// Waits until a condition holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn ranks_share_bytes_in_memory_whose_size_no_peer_can_change() {

@@ -1,9 +1,8 @@
 //! A segment outlives the agent: the next one finds the memory with a service manager or with the ranks.
 
-use crate::rig::{Ends, LONG, Rig, skip, tied};
+use crate::rig::{Ends, Rig, skip, tied, until};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 const MANAGER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/programs/manager.py");
 
@@ -113,12 +112,4 @@ fn a_service_manager_keeps_what_no_rank_holds() {
     assert_eq!(step.rank(0, "get 4"), "kept");
     drop(step);
     until("given up", || kept().is_empty());
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
