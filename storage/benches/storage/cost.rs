@@ -122,60 +122,73 @@ impl Sectors for IndexOnly {
     }
 }
 
-/// Runs [`growth_child`] in a process of its own, whose memory is nothing but the index.
+/// Fills an index in one process and loads it in another, whose memory is nothing but the index: freed memory that is used
+/// again would not show.
 fn grow(work: &Work, extents: u64) -> Result<Grown> {
     let file = work.0.join("index-only");
-    let child = Command::new(std::env::current_exe()?)
-        .arg("--grow")
-        .arg(&file)
-        .arg(extents.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .and_then(Child::wait_with_output)?;
+    let child = |what: &str| {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(what).arg(&file).arg(extents.to_string()).stdout(Stdio::piped());
+        let child = command.spawn().and_then(Child::wait_with_output)?;
+        anyhow::ensure!(child.status.success(), "{what} of {extents} extents failed");
+        Ok(String::from_utf8(child.stdout)?)
+    };
+    child(FILL)?;
+    let told = child(LOAD)?;
     fs::remove_file(&file)?;
-    let told = String::from_utf8(child.stdout)?;
     let numbers: Vec<f64> = told.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     let [bytes, load_s, lookup_us] = numbers[..] else { anyhow::bail!("the index process said {told:?}") };
     Ok(Grown { bytes: bytes as u64, load_s, lookup_us })
 }
 
-/// Fills an index, loads it from its file as a start does, and prints memory, seconds and microseconds per lookup.
-pub(crate) fn growth_child(file: &str, extents: u64) -> Result<()> {
+/// What a child process is told to do.
+const FILL: &str = "--fill-index";
+const LOAD: &str = "--load-index";
+
+/// Fills an index, or loads it from its file as a start does and prints memory, seconds and microseconds per lookup.
+/// Returns whether `what` was for a child.
+pub(crate) fn growth_child(what: &str, file: &str, extents: &str) -> Result<bool> {
+    if what != FILL && what != LOAD {
+        return Ok(false);
+    }
+    let extents: u64 = extents.parse()?;
     let slots = u32::try_from(extents).context("too many extents")?;
-    let open = || fs::File::options().read(true).write(true).create(true).truncate(false).open(file);
-    let version = |inode: u64| Version {
+    let store =
+        IndexOnly(fs::File::options().read(true).write(true).create(true).truncate(false).open(file)?);
+    let before = cpu::resident(std::process::id())?;
+    let start = Instant::now();
+    let cache = Cache::load(store, slots);
+    let load_s = start.elapsed().as_secs_f64();
+    if what == FILL {
+        let data = vec![7u8; EXTENT as usize];
+        for n in 0..extents {
+            let (key, version) = file_of(n);
+            cache.insert(key, &version, n % PER_FILE * EXTENT, &data, || true);
+        }
+        return Ok(true);
+    }
+    let bytes = cpu::resident(std::process::id())?.saturating_sub(before);
+    let lookups = 100_000u64;
+    let start = Instant::now();
+    for n in 0..lookups {
+        let n = n.wrapping_mul(7919) % extents;
+        let (key, version) = file_of(n);
+        let parts = cache.lookup(key, &version, n % PER_FILE * EXTENT, 4096);
+        parts.with_context(|| format!("extent {n} was lost"))?.iter().for_each(|p| cache.unpin(p));
+    }
+    println!("{bytes} {load_s} {}", start.elapsed().as_secs_f64() * 1e6 / lookups as f64);
+    Ok(true)
+}
+
+/// The file of an extent of the growth.
+fn file_of(extent: u64) -> (FileKey, Version) {
+    let inode = extent / PER_FILE + 1;
+    let version = Version {
         size: PER_FILE * EXTENT,
         mtime: 1,
         ctime: 1,
         btime: inode.cast_signed(),
         ..Version::default()
     };
-    let key = |inode: u64| FileKey { backend: 1, inode };
-    {
-        let cache = Cache::load(IndexOnly(open()?), slots);
-        let data = vec![7u8; EXTENT as usize];
-        for n in 0..extents {
-            let inode = n / PER_FILE + 1;
-            cache.insert(key(inode), &version(inode), n % PER_FILE * EXTENT, &data, || true);
-        }
-    }
-    let before = cpu::resident(std::process::id())?;
-    let start = Instant::now();
-    let cache = Cache::load(IndexOnly(open()?), slots);
-    let load_s = start.elapsed().as_secs_f64();
-    let after = cpu::resident(std::process::id())?;
-    let lookups = 100_000u64;
-    let start = Instant::now();
-    for n in 0..lookups {
-        let n = n.wrapping_mul(7919) % extents;
-        let inode = n / PER_FILE + 1;
-        let parts = cache.lookup(key(inode), &version(inode), n % PER_FILE * EXTENT, 4096);
-        parts.with_context(|| format!("extent {n} was lost"))?.iter().for_each(|p| cache.unpin(p));
-    }
-    println!(
-        "{} {load_s} {}",
-        after.saturating_sub(before),
-        start.elapsed().as_secs_f64() * 1e6 / lookups as f64
-    );
-    Ok(())
+    (FileKey { backend: 1, inode }, version)
 }

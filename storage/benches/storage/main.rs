@@ -59,10 +59,10 @@ const REMOTE: [&str; 2] = ["split", "changing"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    if let [grow, file, extents] = &arguments[..]
-        && grow == "--grow"
+    if let [what, file, extents] = &arguments[..]
+        && cost::growth_child(what, file, extents)?
     {
-        return cost::growth_child(file, extents.parse()?);
+        return Ok(());
     }
     let chosen = chosen(&arguments)?;
     rig::end_with_signals()?;

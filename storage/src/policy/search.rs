@@ -61,8 +61,10 @@ enum Stage {
 const WORTH: f64 = 1.01;
 /// A level this much below the best ends a stage.
 const LOSING: f64 = 0.85;
-/// The held rate moved this far: what was learned may be wrong.
+/// The held rate moved this far: what was learned may be wrong. A device whose rate moves although the same level is found
+/// again is noisy: there it must move further, up to the second figure.
 const MOVED: f64 = 0.12;
+const MOVED_NOISY: f64 = 0.4;
 /// Hold epochs before the first trial, and the most between two.
 const FIRST_HOLD: u32 = 16;
 const LAST_HOLD: u32 = 2048;
@@ -82,6 +84,9 @@ pub(crate) struct Search {
     fruitless: u32,
     /// The level that paid before things changed: tried first when they change back.
     recalled: Option<Measured>,
+    /// How far the rate must move, and the level that the last search found, while one that began anew is under way.
+    moves: f64,
+    before: Option<u64>,
 }
 
 impl Default for Search {
@@ -97,6 +102,8 @@ impl Default for Search {
             held_latency: 0,
             fruitless: 0,
             recalled: None,
+            moves: MOVED,
+            before: None,
         }
     }
 }
@@ -135,7 +142,8 @@ impl Search {
 
     /// Begins anew, from plain caching.
     pub(crate) fn restart(&mut self) {
-        *self = Self { recalled: self.recalled, ..Self::default() };
+        let before = Some(self.best.level);
+        *self = Self { recalled: self.recalled, moves: self.moves, before, ..Self::default() };
     }
 
     /// Ends an epoch at [`Self::level`]; sets the next level.
@@ -234,6 +242,10 @@ impl Search {
         if self.best.level > 0 && self.recalled.is_none_or(|r| self.best.rate > r.rate * 0.95) {
             self.recalled = Some(self.best);
         }
+        if let Some(before) = self.before.take() {
+            let same = self.best.level.abs_diff(before) <= before / 4;
+            self.moves = if same { (self.moves * 1.5).min(MOVED_NOISY) } else { MOVED };
+        }
         self.hold_epochs = epochs;
         self.moved = 0;
         self.held_in_flight = 0;
@@ -250,10 +262,9 @@ impl Search {
         let concurrency = epoch.in_flight as f64 / self.held_in_flight.max(1) as f64;
         let same = 0.6..=1.7;
         let backend_moved = self.best.level > 0 && !same.contains(&latency);
-        let moved = (ratio - 1.0).abs() > MOVED || !same.contains(&concurrency) || backend_moved;
+        let moved = (ratio - 1.0).abs() > self.moves || !same.contains(&concurrency) || backend_moved;
         self.moved = if moved { self.moved + 1 } else { 0 };
         if self.moved >= 3 {
-            // A rate that keeps moving although the search finds the same level is a noisy device.
             self.restart();
             return;
         }
@@ -325,6 +336,28 @@ mod tests {
     fn of_equal_levels_the_lowest_wins() {
         let level = found(256, |w| 100.0 + 50.0 * (w.min(16) as f64) / 16.0);
         assert!((14..=17).contains(&level), "{level}");
+    }
+
+    #[test]
+    fn a_noisy_device_is_not_searched_for_ever() {
+        let mut search = Search::default();
+        let mut random = crate::random::Random(3);
+        let mut searching = 0;
+        for epoch in 0..3000 {
+            searching += u32::from(epoch > 1000 && search.level() > 0);
+            // The backend is worth nothing, and the cache's rate wanders by a quarter, for a few epochs at a time.
+            let wander = if epoch % 12 < 6 { 1.0 } else { 0.75 + random.below(10) as f64 / 100.0 };
+            let rate = wander * if search.level() == 0 { 100.0 } else { 50.0 };
+            search.epoch(Epoch {
+                rate,
+                in_flight: 1,
+                unit: 1,
+                cache_when_spilled: 0,
+                cache_latency: 2,
+                backend_latency: 1,
+            });
+        }
+        assert!(searching < 120, "{searching} of 2000 epochs at the backend");
     }
 
     #[test]

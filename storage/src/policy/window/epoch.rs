@@ -8,7 +8,7 @@
 
 use super::{CLASSES, class_of};
 use crate::policy::search::{Epoch, Search};
-use crate::policy::{Ask, Completion, MILLIS, Nanos, Outstanding, SECOND};
+use crate::policy::{Ask, Completion, MILLIS, Nanos, Outstanding, SECOND, Side};
 
 /// Reads an epoch needs, and the least and the most time it takes.
 const READS: u32 = 128;
@@ -27,6 +27,8 @@ pub(super) struct Meter {
     reads: u32,
     bytes: [u64; CLASSES],
     in_flight: u64,
+    backend_reads: u64,
+    backend_nanos: Nanos,
     spilled: u64,
     cache_when_spilled: u64,
     streams: Seen,
@@ -91,6 +93,10 @@ impl Meter {
         let latencies = (cache_latency, backend_latency);
         self.reads += 1;
         self.bytes[class_of(done.len)] += u64::from(done.len);
+        if done.side == Side::Backend {
+            self.backend_reads += 1;
+            self.backend_nanos += done.latency;
+        }
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
         let Some(settled) = self.settled else {
             if self.reads >= SETTLE_READS && now - self.since >= backend_latency.min(LONGEST) * 3 / 2 {
@@ -120,7 +126,8 @@ impl Meter {
             unit: (total / u64::from(self.reads.max(1))).max(4096),
             cache_when_spilled: self.cache_when_spilled.checked_div(self.spilled).unwrap_or(0),
             cache_latency,
-            backend_latency,
+            // The mean of the last few reads jumps where a link sends in bursts.
+            backend_latency: self.backend_nanos.checked_div(self.backend_reads).unwrap_or(backend_latency),
         }
     }
 }
