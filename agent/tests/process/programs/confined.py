@@ -7,7 +7,9 @@ policy, the private /tmp, and what hides a part of /proc or /sys.
 """
 import ctypes, os, subprocess, sys
 
-unit, writable, program = sys.argv[1], sys.argv[2], sys.argv[3:]
+# It starts itself again with this word once its capabilities are bounded.
+bounded = sys.argv[1] == "bounded"
+unit, writable, *program = sys.argv[2 if bounded else 1 :]
 settings = dict(line.strip().split("=", 1) for line in open(unit) if "=" in line and not line.startswith("#"))
 
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
@@ -93,14 +95,12 @@ def mounts():
     os.chdir(writable)
 
 
-if os.environ.get("CONFINED") != "bounded":
+if not bounded:
     mounts()
     names = ",+".join(name.removeprefix("CAP_").lower() for name in settings["CapabilityBoundingSet"].split())
     assert settings["NoNewPrivileges"] == "yes"
-    os.environ["CONFINED"] = "bounded"
-    bounded = ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,+{names}", "--no-new-privs", "--"]
-    os.execvp("setpriv", bounded + [sys.executable, *sys.argv])
+    setpriv = ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,+{names}", "--no-new-privs", "--"]
+    os.execvp("setpriv", setpriv + [sys.executable, sys.argv[0], "bounded", *sys.argv[1:]])
 os.umask(int(settings["UMask"], 8))
-del os.environ["CONFINED"]
 filters()
 os.execvp(program[0], program)
