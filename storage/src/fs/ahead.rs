@@ -128,7 +128,8 @@ impl Ahead {
         let known = state.current().filter(|_| self.on.load(Ordering::Acquire) && !open.past_pages);
         let Some(current) = known else { return path.read(open, offset, len, reply) };
         let basis = Basis { version: current.version, changes };
-        let turn = lock(&open.stream.0).turn((offset, len), basis, &self.bytes, reply);
+        let now = Instant::now();
+        let turn = lock(&open.stream.0).turn((offset, len), (basis, now), &self.bytes, reply);
         if let Some(reply) = turn.direct {
             path.read(open, offset, len, reply);
         }
@@ -148,13 +149,13 @@ impl State {
     fn turn(
         &mut self,
         (offset, len): (u64, u32),
-        basis: Basis,
+        (basis, now): (Basis, Instant),
         bytes: &Arc<AtomicU64>,
         reply: Reply,
     ) -> Turn {
         let size = basis.version.size;
         let end = (offset + u64::from(len)).min(size);
-        self.pieces.retain(|p| p.basis == basis && p.asked.elapsed() < FRESH);
+        self.pieces.retain(|p| p.basis == basis && now.saturating_duration_since(p.asked) < FRESH);
         if offset == self.next {
             self.in_order = self.in_order.saturating_add(1);
             self.pieces.retain(|p| p.start + p.len > offset);
@@ -168,11 +169,11 @@ impl State {
             Some(piece) => piece.serve(Waiter { offset, len: (end - offset) as u32, reply }),
             None => Some(reply),
         };
-        Turn { direct, ask: self.ask(end, basis, bytes) }
+        Turn { direct, ask: self.ask(end, (basis, now), bytes) }
     }
 
     /// New pieces behind what is read or asked for already.
-    fn ask(&mut self, end: u64, basis: Basis, bytes: &Arc<AtomicU64>) -> Vec<Piece> {
+    fn ask(&mut self, end: u64, (basis, now): (Basis, Instant), bytes: &Arc<AtomicU64>) -> Vec<Piece> {
         let wanted = (self.in_order / REQUESTS_PER_PIECE).min(DEPTH) as usize;
         let mut new = Vec::new();
         while self.pieces.len() < wanted {
@@ -186,7 +187,7 @@ impl State {
                 start,
                 len,
                 basis,
-                asked: Instant::now(),
+                asked: now,
                 content: Arc::new(Mutex::new(Content::Asked(Vec::new()))),
                 _room: Arc::new(Room(Arc::clone(bytes), len)),
             };
@@ -239,8 +240,10 @@ mod tests {
 
     use super::*;
 
-    fn basis(size: u64, changes: u64) -> Basis {
-        Basis { version: Version { size, ..Version::default() }, changes }
+    /// A version, in a test that takes no time.
+    fn basis(size: u64, changes: u64) -> (Basis, Instant) {
+        static NOW: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        (Basis { version: Version { size, ..Version::default() }, changes }, *NOW)
     }
 
     /// Bytes of the file after so many changes.
@@ -290,6 +293,18 @@ mod tests {
         assert!(heard.try_recv().is_err());
         let (fourth, _) = reply();
         assert!(state.turn((12288, 4096), basis(size, 0), &room, fourth).direct.is_some());
+    }
+
+    #[test]
+    fn bytes_that_were_asked_for_a_second_ago_are_read_anew() {
+        let (room, (basis, now)) = (Arc::new(AtomicU64::new(0)), basis(8 * PIECE, 0));
+        let mut state = State::default();
+        let mut turn = |at, now| state.turn((at, 4096), (basis, now), &room, reply().0);
+        turn(0, now);
+        let asked = turn(4096, now).ask;
+        asked[0].arrived(Ok(&vec![0; PIECE as usize]));
+        assert!(turn(8192, now + FRESH / 2).direct.is_none());
+        assert!(turn(12288, now + FRESH).direct.is_some());
     }
 
     #[derive(Clone, Debug)]
