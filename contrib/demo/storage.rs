@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use migshare_harness::artifacts::{Artifacts, make_dir, write};
-use migshare_harness::{Cluster, Result, Trouble, ensure, process};
+use migshare_harness::{Cluster, Result, Trouble, ensure, interrupt, process};
 
 /// MB/s of the network, which is shared with one other flow, and of the cache device.
 const NETWORK: &str = "60";
@@ -110,10 +110,13 @@ fn read(path: &Path, name: &str, colour: u8) -> Result<Vec<f64>> {
                 "█".repeat((rate / 2.5) as usize)
             );
             rates.push(rate);
+            if interrupt::asked() {
+                break;
+            }
         }
         over.store(true, Ordering::Relaxed);
     });
-    Ok(rates)
+    if interrupt::asked() { Err(Trouble::Interrupted("the reads".to_owned())) } else { Ok(rates) }
 }
 
 fn trouble(what: &Path, cause: impl std::fmt::Display) -> Trouble {
@@ -185,6 +188,6 @@ impl Drop for Rig {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             let _ = sidecar.wait();
         }
-        let _ = self.tell(&["down"], &[]);
+        let _ = interrupt::despite(|| self.tell(&["down"], &[]));
     }
 }

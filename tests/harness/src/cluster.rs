@@ -240,15 +240,16 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        interrupt::forget();
-        for node in &mut self.nodes {
-            node.kill_slurmd();
-            node.kill_agent();
-        }
-        self.controller.clear();
-        if let Err(trouble) = leftovers::kill_all(&self.slurm_conf()) {
-            eprintln!("{trouble}");
-        }
+        interrupt::despite(|| {
+            for node in &mut self.nodes {
+                node.kill_slurmd();
+                node.kill_agent();
+            }
+            self.controller.clear();
+            if let Err(trouble) = leftovers::kill_all(&self.slurm_conf()) {
+                eprintln!("{trouble}");
+            }
+        });
     }
 }
 

@@ -23,7 +23,10 @@ pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// Forgets that somebody asked: what is done from now on is done to its end.
-pub fn forget() {
-    ASKED.store(false, Ordering::Relaxed);
+/// Does to its end what has to be done even though somebody asked the program to end, which is remembered afterwards.
+pub fn despite<T>(work: impl FnOnce() -> T) -> T {
+    let asked = ASKED.swap(false, Ordering::Relaxed);
+    let done = work();
+    ASKED.fetch_or(asked, Ordering::Relaxed);
+    done
 }
