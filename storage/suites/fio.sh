@@ -13,7 +13,8 @@ flips &
 flipping=$!
 for direct in 0 1; do
     job=(--name=verify --filename="$work/mount/fio-$direct" --size=12M --bsrange=4k-256k --rw=randwrite --direct=$direct
-        --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --randseed=7 --output-format=terse)
+        --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --randseed=7 --output-format=terse
+        --aux-path="$work")
     fio "${job[@]}" >"$work/fio.txt" 2>&1 || { tail -n 5 "$work/fio.txt"; bad "fio, direct=$direct"; }
     sleep 2.2
     "$binary" warm "$work/mount/fio-$direct" >/dev/null
