@@ -6,24 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "migshare.h"
-
-#define CHECK(call)                                                                              \
-    do {                                                                                         \
-        int32_t code_ = (call);                                                                   \
-        if (code_ != MIGSHARE_OK) {                                                                \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, migshare_status_name(code_),    \
-                    migshare_last_error());                                                      \
-            exit(1);                                                                             \
-        }                                                                                        \
-    } while (0)
-#define REQUIRE(fact)                                                                                             \
-    do {                                                                                                          \
-        if (!(fact)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s (last error: %s)\n", __FILE__, __LINE__, #fact, migshare_last_error());    \
-            exit(1);                                                                                              \
-        }                                                                                                         \
-    } while (0)
+#include "check.h"
 
 enum { RANKS = 2, LONG = 60000, SHORT = 200 };
 
