@@ -9,7 +9,8 @@
  * collective calls in the same order; results are bit-equal on all ranks. Counts are elements per rank.
  *
  * In place: all-reduce, reduce, all-to-all: send == recv; reduce-scatter, scatter: recv == send + rank*count;
- * all-gather, gather: send == recv + rank*count (in elements). Buffers must not overlap otherwise.
+ * all-gather, gather: send == recv + rank*count (in elements). Buffers must not overlap otherwise. A buffer of no elements may
+ * be NULL; the call takes part nevertheless.
  */
 #ifndef MIGSHARE_H
 #define MIGSHARE_H

@@ -81,6 +81,42 @@ static void small_failures_end_nothing(migshare_comm *comm, int rank) {
     CHECK(migshare_barrier(comm));
 }
 
+/* Every collective on no elements, for which a null pointer does. */
+static int32_t on_nothing(int which, migshare_comm *comm, migshare_request *request) {
+    const int32_t type = MIGSHARE_F32, op = MIGSHARE_AVERAGE;
+#define EITHER(name, ...) return request ? migshare_i##name(__VA_ARGS__, request) : migshare_##name(__VA_ARGS__)
+    switch (which) {
+    case 0: EITHER(broadcast, comm, NULL, 0, type, 1);
+    case 1: EITHER(all_reduce, comm, NULL, NULL, 0, type, op);
+    case 2: EITHER(reduce, comm, NULL, NULL, 0, type, op, 0);
+    case 3: EITHER(reduce_scatter, comm, NULL, NULL, 0, type, op);
+    case 4: EITHER(all_gather, comm, NULL, NULL, 0, type);
+    case 5: EITHER(gather, comm, NULL, NULL, 0, type, 0);
+    case 6: EITHER(scatter, comm, NULL, NULL, 0, type, 1);
+    default: EITHER(all_to_all, comm, NULL, NULL, 0, type);
+    }
+#undef EITHER
+}
+
+static void nothing_needs_no_buffer(migshare_comm *comm, int rank) {
+    migshare_request request;
+    char unused;
+    size_t got = 1;
+    for (int which = 0; which < 8; which++) {
+        CHECK(on_nothing(which, comm, NULL));
+        CHECK(on_nothing(which, comm, &request));
+        CHECK(migshare_wait(comm, request, NULL));
+    }
+    /* A rank may give an address that it does not use while others give none. */
+    void *own = rank ? &unused : NULL;
+    CHECK(migshare_all_to_all(comm, NULL, own, 0, MIGSHARE_F32));
+    CHECK(migshare_isend(comm, NULL, 0, 1 - rank, 0, &request));
+    CHECK(migshare_recv(comm, NULL, 0, 1 - rank, 0, &got));
+    CHECK(migshare_wait(comm, request, NULL));
+    REQUIRE(got == 0);
+    CHECK(migshare_barrier(comm));
+}
+
 /* Integers wrap; an integer average rounds toward zero. */
 static void integers_are_those_of_c(migshare_comm *comm, int rank) {
     int8_t wrapped = 100;
@@ -115,6 +151,7 @@ typedef void (*promise)(migshare_comm *, int);
 static const promise PROMISES[] = {
     a_second_thread_is_told_to_wait, a_wrong_tag_ends_the_communicator, small_failures_end_nothing,
     integers_are_those_of_c,         a_silent_rank_is_named,            what_is_in_flight_is_abandoned,
+    nothing_needs_no_buffer,
 };
 
 /* The segment may be freed while communicators still use the memory. */

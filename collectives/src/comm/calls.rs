@@ -28,7 +28,12 @@ pub struct Collective {
 }
 
 impl Collective {
+    /// Without elements a null pointer will do; what makes slices of buffers needs another (`slice::from_raw_parts`).
     fn new(call: Call, send: *const u8, recv: *mut u8) -> Self {
+        if call.count == 0 {
+            let nothing = std::ptr::NonNull::<u64>::dangling().as_ptr().cast();
+            return Self { call, send: nothing, recv: nothing };
+        }
         Self { call, send, recv }
     }
 
@@ -125,7 +130,7 @@ impl Collective {
         }
         let (sends, receives) = self.blocks(rank, size);
         let missing = (sends > 0 && self.send.is_null()) || (receives > 0 && self.recv.is_null());
-        if missing && self.call.count > 0 {
+        if missing {
             return Err(Error::Invalid("a null buffer"));
         }
         self.check_overlap(rank, sends, receives)
