@@ -43,7 +43,7 @@ pub use marks::Marks;
 pub use namespace::{SetAttr, SetTime};
 pub use node::Node;
 pub use reads::{Engines, ReadPath, ReadSettings};
-pub use writes::{WriteBack, WriteMode, Writes};
+pub use writes::{WriteBack, WriteMode, Writer, Writes};
 
 use crate::cache::{Cache, FileStore};
 use node::NodeTable;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
+use rustix::io::{ReadWriteFlags, pwritev2};
 
 use super::ahead::Stream;
-use super::caller::set_umask;
+use super::caller::{Rights, set_umask};
 use super::layout::Layout;
 use super::{Attr, Caller, Fs, Node, errno};
 use crate::metrics::Job;
@@ -21,8 +22,13 @@ use crate::policy::{Ask, StreamId};
 pub struct OpenFile {
     /// Its node.
     pub node: Arc<Node>,
-    /// The descriptor that the caller's rights opened.
+    /// The descriptor that the caller's rights opened. Never with O_APPEND: pages of a mapping have their place in the file,
+    /// and Linux's pwrite(2) would append them.
     pub file: Arc<File>,
+    /// The same with O_APPEND, for calls: the backend alone knows the end, and some learn of O_APPEND at the open only.
+    appender: Option<File>,
+    /// Who opened it: pages of a mapping come without their writer.
+    pub(super) rights: Rights,
     /// The same, past the page cache; made when the first hit is read.
     pub(super) direct: OnceLock<Option<Arc<File>>>,
     pub(super) direct_asked: AtomicBool,
@@ -53,6 +59,14 @@ pub struct Opened {
     pub keep_pages: bool,
 }
 
+/// What an open at the backend gave, and for whom.
+struct Files {
+    file: File,
+    appender: Option<File>,
+    rights: Rights,
+    past_pages: bool,
+}
+
 /// Flags that belong to the open call on the mount and not to the one on the backend.
 const OURS: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::DIRECT);
 
@@ -65,6 +79,19 @@ impl OpenFile {
     /// The file past the page cache, where the backend has O_DIRECT and it was opened so by now.
     pub(super) fn past_the_page_cache(&self) -> Arc<File> {
         Arc::clone(self.direct.get().and_then(Option::as_ref).unwrap_or(&self.file))
+    }
+
+    /// Writes at the end, wherever that is by now.
+    fn append(&self, mut data: &[u8]) -> io::Result<()> {
+        if let Some(file) = &self.appender {
+            // The offset says nothing: see pwrite(2).
+            return file.write_all_at(data, 0);
+        }
+        while !data.is_empty() {
+            let written = pwritev2(&self.file, &[io::IoSlice::new(data)], 0, ReadWriteFlags::APPEND)?;
+            data = &data[written..];
+        }
+        Ok(())
     }
 
     /// Closes a copy of the descriptor, so that the backend says what it kept back; nothing for a file that was only read,
@@ -87,10 +114,15 @@ impl Fs {
         let node = self.node(id)?;
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         let past_pages = flags.contains(OFlags::DIRECT);
-        let flags = self.at_backend(flags.difference(OURS));
+        let flags = flags.difference(OURS);
         let truncate = flags.contains(OFlags::TRUNC);
-        let file = self.act(caller, || self.reopen(&node, flags.difference(OFlags::TRUNC)))?;
-        let opened = self.opened(caller, Arc::clone(&node), file, past_pages)?;
+        let flags = flags.difference(OFlags::TRUNC);
+        let rights = self.identity.rights(caller);
+        let (file, appender) = self.identity.act_with(&rights, || {
+            Ok((self.reopen(&node, flags.difference(OFlags::APPEND))?, self.appender(&node, flags)))
+        })?;
+        let opened = Files { file, appender, rights, past_pages };
+        let opened = self.opened(caller, Arc::clone(&node), opened)?;
         if truncate && let Err(error) = self.truncate(caller, &node, Some(opened.handle), 0) {
             self.release(opened.handle);
             return Err(error);
@@ -113,23 +145,31 @@ impl Fs {
         let parent = self.node(parent)?;
         let flags =
             OFlags::from_bits_retain(flags.cast_unsigned()).difference(OFlags::DIRECT.union(OFlags::TRUNC));
-        let flags = self.at_backend(flags) | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let making = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (mode, umask) = mode;
-        let (attr, file) = self.act(caller, || {
+        let rights = self.identity.rights(caller);
+        let (attr, node, files) = self.identity.act_with(&rights, || {
             set_umask(umask)?;
-            let file = File::from(openat(parent.fd(), name, flags, Mode::from_raw_mode(mode))?);
-            Ok((self.enter_open(&parent, name, &file)?, file))
+            let plain = flags.difference(OFlags::APPEND) | making;
+            let file = File::from(openat(parent.fd(), name, plain, Mode::from_raw_mode(mode))?);
+            let attr = self.enter_open(&parent, name, &file)?;
+            let node = self.node(attr.id)?;
+            let appender = self.appender(&node, flags.difference(OFlags::EXCL));
+            Ok((attr, node, (file, appender)))
         })?;
-        let node = self.node(attr.id)?;
-        Ok((attr, self.opened(caller, node, file, false)?))
+        let files = Files { file: files.0, appender: files.1, rights, past_pages: false };
+        Ok((attr, self.opened(caller, node, files)?))
     }
 
-    /// Dirty bytes are written where they belong: O_APPEND would put them elsewhere.
-    fn at_backend(&self, flags: OFlags) -> OFlags {
-        if self.back().is_some() { flags.difference(OFlags::APPEND) } else { flags }
+    /// With write-back, bytes are written where they belong. `None` also where the file's mode forbids its maker to open it
+    /// again.
+    fn appender(&self, node: &Node, flags: OFlags) -> Option<File> {
+        let appends = flags.contains(OFlags::APPEND) && self.back().is_none();
+        appends.then(|| self.reopen(node, flags).ok()).flatten()
     }
 
-    fn opened(&self, caller: &Caller, node: Arc<Node>, file: File, past_pages: bool) -> io::Result<Opened> {
+    fn opened(&self, caller: &Caller, node: Arc<Node>, files: Files) -> io::Result<Opened> {
+        let Files { file, appender, rights, past_pages } = files;
         let keep_pages = self.reads.look(&node, &file, true)?.keep_pages;
         self.after_open(&node);
         let handle = self.handle();
@@ -138,6 +178,8 @@ impl Fs {
             layout: node.state().marks().layout(&file),
             node,
             file: Arc::new(file),
+            appender,
+            rights,
             direct: OnceLock::new(),
             direct_asked: AtomicBool::new(false),
             written: AtomicBool::new(false),
@@ -165,16 +207,22 @@ impl Fs {
         self.reopen(node, OFlags::WRONLY | OFlags::NONBLOCK)
     }
 
-    /// Writes at the backend, with the caller's rights, so that quotas count.
+    /// Writes at the backend, with the writer's rights, so that quotas count. `offset`: `None` appends.
     pub(super) fn write_backend(
         &self,
-        caller: &Caller,
+        rights: &Rights,
         open: &OpenFile,
-        offset: u64,
+        offset: Option<u64>,
         data: &[u8],
     ) -> io::Result<usize> {
         open.written.store(true, Ordering::Release);
-        self.act(caller, || open.file.write_all_at(data, offset).map(|()| data.len()))
+        self.identity.act_with(rights, || {
+            match offset {
+                Some(offset) => open.file.write_all_at(data, offset)?,
+                None => open.append(data)?,
+            }
+            Ok(data.len())
+        })
     }
 
     /// Reserves, frees or moves space.

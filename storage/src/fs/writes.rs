@@ -45,6 +45,21 @@ pub enum WriteMode {
     Back,
 }
 
+/// Where bytes that are written come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Writer {
+    /// A call.
+    Call {
+        /// Who made it.
+        caller: Caller,
+        /// Whether its file had O_APPEND.
+        appends: bool,
+    },
+    /// Pages of a shared mapping. The kernel names nobody, and any file that is open for writing: its opener stands for the
+    /// writer.
+    Mapping,
+}
+
 /// What does the writing of one mount.
 pub enum Writes {
     /// See [`WriteMode::Through`].
@@ -144,19 +159,24 @@ impl Fs {
     ///
     /// # Errors
     /// As the backend gives them.
-    pub fn write(&self, caller: &Caller, handle: u64, offset: u64, data: &[u8]) -> io::Result<usize> {
+    pub fn write(&self, writer: Writer, handle: u64, offset: u64, data: &[u8]) -> io::Result<usize> {
         let open = self.file(handle)?;
+        let rights = match writer {
+            Writer::Call { ref caller, .. } => self.identity.rights(caller),
+            Writer::Mapping => open.rights.clone(),
+        };
         if let Some(back) = self.back() {
             let _gate = open.node.writing.gate();
-            if back.write(caller, &open, offset, data)? {
+            if back.write(&rights, &open, offset, data)? {
                 return Ok(data.len());
             }
             self.changed(&open.node);
-            let result = self.write_backend(caller, &open, offset, data);
+            let result = self.write_backend(&rights, &open, Some(offset), data);
             self.changed(&open.node);
             return result;
         }
-        self.change(&open.node, || self.write_backend(caller, &open, offset, data))
+        let at = if matches!(writer, Writer::Call { appends: true, .. }) { None } else { Some(offset) };
+        self.change(&open.node, || self.write_backend(&rights, &open, at, data))
     }
 
     /// Gives a file a size. `handle`: an open file through which that is done.

@@ -17,7 +17,7 @@ use super::convert::{file_attr, lock_ask, lock_number, set_time, xattr_answer};
 use super::front::{Answer, Front, caller, number};
 use super::locking::LockRequest;
 use crate::config::LockMode;
-use crate::fs::{Attr, Fs, Opened, SetAttr};
+use crate::fs::{Attr, Fs, Opened, SetAttr, Writer};
 
 /// Largest request.
 const LARGEST: u32 = 1 << 20;
@@ -240,13 +240,18 @@ impl Filesystem for Front {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (who, data) = (caller(req), data.to_vec());
-        let work = move |fs: &Fs| fs.write(&who, fh.0, offset, &data);
+        let writer = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            Writer::Mapping
+        } else {
+            Writer::Call { caller: caller(req), appends: flags.0 & libc::O_APPEND != 0 }
+        };
+        let data = data.to_vec();
+        let work = move |fs: &Fs| fs.write(writer, fh.0, offset, &data);
         self.run(req, reply, work, |reply, written| reply.written(written as u32));
     }
 

@@ -143,24 +143,59 @@ fn copies_attributes_and_space_are_those_of_the_backend() {
     );
 }
 
+/// A file whose mode forbids to open it again, one that appends from some time on, and one that no longer does.
+#[test]
+fn who_appends_is_known_at_each_write() {
+    if !can_mount() {
+        return;
+    }
+    let script = "import fcntl, os, sys
+behind, mount = sys.argv[1:]
+os.setgroups([])
+os.setegid(65534)
+os.seteuid(65534)
+def append(text):
+    with open(behind, 'a') as f:
+        f.write(text)
+fd = os.open(mount, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o444)
+os.write(fd, b'one ')
+os.chmod(behind, 0o644)
+append('two ')
+os.write(fd, b'three ')
+fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+os.pwrite(fd, b'ONE', 0)
+fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+append('four ')
+os.write(fd, b'five')";
+    let rig = Rig::new(&[]);
+    fs::set_permissions(rig.backend(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mut user = Command::new("python3");
+    let status = user.args(["-c", script]).arg(rig.backend().join("f")).arg(rig.mount().join("f")).status();
+    assert!(status.unwrap().success());
+    assert_eq!(fs::read_to_string(rig.backend().join("f")).unwrap(), "ONE two three four five");
+}
+
 #[test]
 fn shared_mappings_work_in_every_mode() {
     if !can_mount() {
         return;
     }
     let script = "import mmap, os, sys
-fd = os.open(sys.argv[1], os.O_RDWR | (os.O_DIRECT if sys.argv[2] == 'direct' else 0))
+flags = {'plain': 0, 'direct': os.O_DIRECT, 'append': os.O_APPEND}
+fd = os.open(sys.argv[1], os.O_RDWR | flags[sys.argv[2]])
 with mmap.mmap(fd, 8192) as m:
     assert m[:4] == b'old '
     m[4096:4100] = b'new '
     m.flush()";
-    for arguments in [&[][..], &["--direct"]] {
+    for arguments in [&[][..], &["--direct"], &["--writes", "around"], &["--writes", "back"]] {
         let rig = Rig::new(arguments);
-        for how in ["plain", "direct"] {
+        for how in ["plain", "direct", "append"] {
             let path = rig.put("f", &b"old ".repeat(2048));
             let status = Command::new("python3").args(["-c", script]).arg(&path).arg(how).status();
             assert!(status.unwrap().success(), "{arguments:?}, file opened {how}");
-            assert_eq!(&fs::read(rig.backend().join("f")).unwrap()[4096..4104], b"new old ");
+            fs::File::open(&path).unwrap().sync_all().unwrap();
+            let found = fs::read(rig.backend().join("f")).unwrap();
+            assert_eq!((&found[4096..4104], found.len()), (&b"new old "[..], 8192), "{arguments:?}, {how}");
         }
     }
 }

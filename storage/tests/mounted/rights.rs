@@ -166,6 +166,45 @@ fn a_backend_that_squashes_root_serves_callers_and_fills_through_their_files() {
     assert!(fs::read(rig.mount().join("home/file")).is_err(), "root came by its rights at the backend");
 }
 
+/// The kernel names no writer of pages of a shared mapping.
+const MAP: &str = "import mmap, os, sys
+os.setgroups([])
+os.setegid(65534)
+os.seteuid(65534)
+fd = os.open(sys.argv[1], os.O_RDWR)
+size = int(sys.argv[2])
+os.ftruncate(fd, size)
+with mmap.mmap(fd, size) as m:
+    m[:] = b'x' * size
+    m.flush()";
+
+#[test]
+fn what_was_written_through_a_mapping_is_flushed_with_the_rights_of_who_opened_the_file() {
+    if !can_mount() {
+        return;
+    }
+    let mut rig = Rig::new(&["--writes", "back", "--fsync", "local"]);
+    // No file of the user's can be written with the rights of root, also not after a crash.
+    rig.run_through(&["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]);
+    mode(&rig.backend(), 0o755);
+    let (home, file) = (rig.backend().join("home"), rig.backend().join("home/file"));
+    fs::create_dir(&home).unwrap();
+    fs::write(&file, b"old").unwrap();
+    for path in [&home, &file] {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    mode(&home, 0o700);
+    mode(&file, 0o600);
+    let mapped = rig.mount().join("home/file");
+    let status = Command::new("python3").args(["-c", MAP]).arg(&mapped).arg("8192").status();
+    assert!(status.unwrap().success());
+    rig.crash();
+    rig.start();
+    super::rig::wait_for("the bytes at the backend", || {
+        rig.stats("flush_errors_total") == 0 && fs::read(&file).unwrap() == vec![b'x'; 8192]
+    });
+}
+
 /// Space that ext4 keeps for root is refused to others by the same test of fsuid and CAP_SYS_RESOURCE as a quota, which this
 /// kernel may lack.
 #[test]
@@ -189,10 +228,16 @@ fn what_the_backend_refuses_a_caller_is_not_had_through_the_sidecar() {
     let rig = Rig::over_directory(&disk.join("open"));
     let full = !as_user("dd if=/dev/zero of=f bs=64k count=512", &rig.mount());
     let written = rig.backend().join("f").metadata().map_or(0, |m| m.len());
+    fs::File::create(rig.backend().join("f")).unwrap();
+    assert!(as_user("touch g", &rig.mount()));
+    let size = (24 << 20).to_string();
+    let mapped = Command::new("python3").args(["-c", MAP]).arg(rig.mount().join("g")).arg(size).output();
+    let mapped = String::from_utf8(mapped.unwrap().stderr).unwrap();
     drop(rig);
     assert!(run(format!("umount -l {}", disk.display())));
     assert!(
         full && written > 8 << 20 && written < 18 << 20,
         "{written} bytes of 32 MiB, half of them kept for root"
     );
+    assert!(mapped.contains("OSError"), "a mapping wrote what its user may not: {mapped}");
 }

@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::cache::{FileKey, Version};
 use crate::dirty::ledger::Recorded;
 use crate::dirty::{Base, Change, Directory, FileId, JournalError, LARGEST, Ledger, Origin};
-use crate::fs::caller::{Caller, Identity, Rights};
+use crate::fs::caller::{Identity, Rights};
 use crate::fs::{Node, OpenFile};
 use crate::io::Workers;
 
@@ -175,7 +175,7 @@ impl WriteBack {
     /// Writes to the journal. `false`: there is no room, the file is clean, and the bytes must go to the backend now.
     pub(super) fn write(
         &self,
-        caller: &Caller,
+        rights: &Rights,
         open: &OpenFile,
         offset: u64,
         data: &[u8],
@@ -183,22 +183,21 @@ impl WriteBack {
         let key = open.node.state().key();
         if let Some(live) = self.live_of(key)
             && self.identity == Identity::Caller
-            && (live.rights.uid, live.rights.gid) != (caller.uid, caller.gid)
+            && (live.rights.uid, live.rights.gid) != (rights.uid, rights.gid)
         {
             self.drain(key)?;
         }
         for (i, chunk) in data.chunks(LARGEST).enumerate() {
             let at = offset + (i * LARGEST) as u64;
-            if !self.record(caller, open, &Change::Write { offset: at }, chunk)? {
+            if !self.record(rights, open, &Change::Write { offset: at }, chunk)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn record(&self, caller: &Caller, open: &OpenFile, change: &Change, data: &[u8]) -> io::Result<bool> {
+    fn record(&self, rights: &Rights, open: &OpenFile, change: &Change, data: &[u8]) -> io::Result<bool> {
         let key = open.node.state().key();
-        let rights = self.identity.rights(caller);
         let begin = || {
             let (base, btime) = base_of(&open.file)?;
             let path = self.path_of(&open.node)?.map(|p| p.as_os_str().as_bytes().to_vec());
