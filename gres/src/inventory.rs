@@ -2,7 +2,7 @@
 
 use migshare_proto::message::{Reply, Request, StatusQuery};
 use migshare_proto::prices::NodePrices;
-use migshare_proto::status::{GpuState, Status};
+use migshare_proto::status::Status;
 use migshare_proto::{Client, ClientError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,8 +59,7 @@ impl Inventory {
 
 impl From<Status> for Inventory {
     fn from(status: Status) -> Inventory {
-        let gpus =
-            status.gpus.iter().filter(|gpu| gpu.state != GpuState::MigOff).map(|gpu| gpu.index).collect();
+        let gpus = status.gpus.iter().filter(|gpu| gpu.is_in_mig_mode()).map(|gpu| gpu.index).collect();
         let prices = NodePrices::from(&status);
         Inventory { node: status.node, leaves: status.counted, gpus, prices }
     }

@@ -3,7 +3,7 @@
 //! | version | what came with it |
 //! |---|---|
 //! | 1 | the first |
-//! | 2 | reasons of their own for what version 1 calls `no_leaves` or `bad_request`; the GPU state `cordoned` |
+//! | 2 | reasons of their own for what version 1 calls `no_leaves` or `bad_request`; the GPU states `cordoned` and `missing` |
 //!
 //! Fields that were added need nothing: every peer reads past those that it does not know.
 
@@ -17,6 +17,7 @@ impl Reply {
             match &mut self {
                 Reply::Refused(refused) => refused.reason = first(refused.reason),
                 Reply::Status(status) => {
+                    status.gpus.retain(|gpu| gpu.state != GpuState::Missing);
                     let cordoned = status.gpus.iter_mut().filter(|gpu| gpu.state == GpuState::Cordoned);
                     cordoned.for_each(|gpu| gpu.state = GpuState::Serving);
                 }

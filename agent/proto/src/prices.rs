@@ -11,7 +11,7 @@
 
 use crate::hostlist;
 use crate::message::Need;
-use crate::status::{GpuState, PriceStatus, Status};
+use crate::status::{PriceStatus, Status};
 use serde::{Deserialize, Serialize};
 
 /// One line: a node, or alike nodes.
@@ -80,7 +80,7 @@ impl ModelPrices {
 impl From<&Status> for NodePrices {
     fn from(status: &Status) -> NodePrices {
         let mut models: Vec<ModelPrices> = Vec::new();
-        for gpu in status.gpus.iter().filter(|gpu| gpu.state != GpuState::MigOff) {
+        for gpu in status.gpus.iter().filter(|gpu| gpu.is_in_mig_mode()) {
             if !models.iter().any(|known| known.model == gpu.model && known.prices == gpu.prices) {
                 models.push(ModelPrices { model: gpu.model.clone(), prices: gpu.prices.clone() });
             }

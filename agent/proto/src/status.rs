@@ -109,6 +109,15 @@ pub enum GpuState {
     Lost,
     /// It has to be reset before it can serve.
     ResetRequired,
+    /// It is counted to Slurm, and NVML does not see it. Model, bus id and units are not known then; the index is the one that it had.
+    Missing,
+}
+
+impl GpuStatus {
+    /// Whether it is here and in MIG mode, in service or not.
+    pub fn is_in_mig_mode(&self) -> bool {
+        !matches!(self.state, GpuState::MigOff | GpuState::Missing)
+    }
 }
 
 /// One instance.

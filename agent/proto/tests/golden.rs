@@ -79,7 +79,7 @@ fn a_peer_of_version_1_is_told_in_the_words_of_version_1() {
         let now: Reply = serde_json::from_str(&read("reply", name)).unwrap();
         assert_eq!(now.clone().for_protocol(2), now);
         let then = words(&now.for_protocol(1));
-        for new in ["fragmented", "\"cordoned\""] {
+        for new in ["fragmented", "\"cordoned\"", "\"missing\""] {
             assert!(!then.contains(new), "{then}");
         }
     }

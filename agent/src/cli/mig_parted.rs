@@ -1,6 +1,7 @@
 //! Reads configurations of nvidia-mig-parted (`version: v1`), since admins have those. Of each entry the devices and the
 //! instances count; what migshare would not do (switch MIG mode off, choose by PCI id) is refused by name.
 
+use super::target;
 use anyhow::{Context, bail};
 use migshare_proto::admin::{CountWish, GpuTarget, Wish};
 use migshare_proto::status::Status;
@@ -60,13 +61,13 @@ impl Entry {
             self.mig_devices.iter().map(|(profile, n)| CountWish { profile: profile.clone(), count: *n });
         let wish = Wish::Counts(counts.collect());
         let chosen = self.indices(status)?;
-        let gpus = status.gpus.iter().filter(|g| chosen.contains(&g.index));
+        let gpus = target::all(status).filter(|g| chosen.contains(&g.index));
         Ok(gpus.map(|g| (g.index, GpuTarget { gpu: g.uuid.clone(), layout: wish.clone() })).collect())
     }
 
     /// `all` or a list of indices.
     fn indices(&self, status: &Status) -> anyhow::Result<Vec<u32>> {
-        let all: Vec<u32> = status.gpus.iter().map(|g| g.index).collect();
+        let all: Vec<u32> = target::all(status).map(|g| g.index).collect();
         if self.devices.as_str() == Some("all") {
             return Ok(all);
         }

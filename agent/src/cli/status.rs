@@ -49,7 +49,11 @@ fn render(status: &Status, paint: Paint) -> String {
 fn render_gpu(gpu: &GpuStatus, paint: Paint) -> String {
     let numa = gpu.numa.map(|n| format!("  NUMA node {n}")).unwrap_or_default();
     let title = paint.text(Colour::Bold, &format!("GPU {}", gpu.index));
-    let mut out = format!("{title}  {}  {}{numa}", gpu.model, gpu.pci_bus_id);
+    let mut out = match gpu.state {
+        // Its UUID is all that is known of it, and names it to `migshare forget`.
+        GpuState::Missing => format!("{title}  {}", gpu.uuid),
+        _ => format!("{title}  {}  {}{numa}", gpu.model, gpu.pci_bus_id),
+    };
     if let Some(text) = trouble(gpu.state) {
         let _ = write!(out, "  {}", paint.text(Colour::Red, text));
     }
@@ -93,6 +97,7 @@ fn trouble(state: GpuState) -> Option<&'static str> {
         GpuState::MigOff => Some("MIG mode is off"),
         GpuState::Lost => Some("lost"),
         GpuState::ResetRequired => Some("must be reset"),
+        GpuState::Missing => Some("missing"),
     }
 }
 

@@ -13,7 +13,7 @@
 use super::mig_parted;
 use anyhow::{Context, bail};
 use migshare_proto::admin::{CountWish, GpuTarget, SlotWish, Wish};
-use migshare_proto::status::Status;
+use migshare_proto::status::{GpuState, GpuStatus, Status};
 use migshare_proto::{GpuUuid, Placement};
 use std::path::Path;
 
@@ -34,11 +34,28 @@ pub(super) fn parse(words: &[String], status: &Status) -> anyhow::Result<Vec<Gpu
 pub(super) fn gpu(word: &str, status: &Status) -> anyhow::Result<GpuUuid> {
     let name = word.strip_prefix("gpu=").unwrap_or(word);
     let index = name.parse::<u32>().ok();
-    let found = status.gpus.iter().find(|g| Some(g.index) == index || g.uuid == GpuUuid::new(name));
+    let named = |g: &&GpuStatus| Some(g.index) == index || g.uuid == GpuUuid::new(name);
+    let found: Vec<&GpuStatus> = status.gpus.iter().filter(named).collect();
     let known = || status.gpus.iter().map(|g| g.index.to_string()).collect::<Vec<_>>().join(", ");
-    found
-        .map(|g| g.uuid.clone())
-        .with_context(|| format!("no gpu {name} on this node; there are {}", known()))
+    match found[..] {
+        [gpu] => Ok(gpu.uuid.clone()),
+        [] => bail!("no gpu {name} on this node; there are {}", known()),
+        // Indices move up where a GPU is gone.
+        _ => {
+            let uuids: Vec<String> = found.iter().map(|g| in_words(g)).collect();
+            bail!("gpu {name} is {}: name it by its UUID", uuids.join(" or "))
+        }
+    }
+}
+
+fn in_words(gpu: &GpuStatus) -> String {
+    let state = if gpu.state == GpuState::Missing { ", which is missing" } else { "" };
+    format!("{}{state}", gpu.uuid)
+}
+
+/// The GPUs that "all" means: one that is gone can have no layout.
+pub(super) fn all(status: &Status) -> impl Iterator<Item = &GpuStatus> {
+    status.gpus.iter().filter(|gpu| gpu.state != GpuState::Missing)
 }
 
 /// A place as `start:size`, with or without `place=`.
@@ -49,7 +66,7 @@ pub(super) fn place(word: &str) -> anyhow::Result<Placement> {
 }
 
 fn everywhere(wish: &Wish, status: &Status) -> Vec<GpuTarget> {
-    status.gpus.iter().map(|g| GpuTarget { gpu: g.uuid.clone(), layout: wish.clone() }).collect()
+    all(status).map(|g| GpuTarget { gpu: g.uuid.clone(), layout: wish.clone() }).collect()
 }
 
 fn pairs<'a>(words: impl Iterator<Item = &'a str>, status: &Status) -> anyhow::Result<Vec<GpuTarget>> {

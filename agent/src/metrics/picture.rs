@@ -30,7 +30,11 @@ pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus:
         out.set(name, &[], value)?;
     }
     for gpu in &status.gpus {
-        gpu_gauges(&mut out, gpu)?;
+        let is_here = |other: &GpuStatus| other.index == gpu.index && other.state != GpuState::Missing;
+        // Indices move up where a GPU is gone: series of this one would be written over those of the one that has its index now.
+        if gpu.state != GpuState::Missing || !status.gpus.iter().any(is_here) {
+            gpu_gauges(&mut out, gpu)?;
+        }
     }
     Ok(out.0.into_values().flat_map(|gauge| gauge.collect()).collect())
 }
@@ -42,6 +46,7 @@ const STATES: &[(GpuState, &str)] = &[
     (GpuState::MigOff, "mig_off"),
     (GpuState::Lost, "lost"),
     (GpuState::ResetRequired, "reset_required"),
+    (GpuState::Missing, "missing"),
 ];
 
 fn gpu_gauges(out: &mut Gauges, gpu: &GpuStatus) -> Result<(), prometheus::Error> {

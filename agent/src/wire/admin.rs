@@ -25,8 +25,13 @@ pub fn order(node: &Node, order: admin::Order) -> Result<Order, Refused> {
     })
 }
 
-/// The layouts in a message.
+/// The layouts in a message. Any user may send one to be planned, so it may not be longer than the node has GPUs.
 pub fn target(node: &Node, target: Vec<GpuTarget>) -> Result<Target, Refused> {
+    let (named, counted) = (target.len(), node.books().gpus.len());
+    if named > counted {
+        let text = format!("{named} gpus are named, and this node has {counted} in MIG mode");
+        return Err(Refused::new(Reason::BadRequest, text));
+    }
     target.into_iter().map(|t| wish(node, &t.gpu, t.layout).map(|layout| (t.gpu, layout))).collect()
 }
 

@@ -19,6 +19,50 @@ fn cut(rig: &Rig, gpu: usize) -> Vec<String> {
     leaves.iter().map(|l| format!("{} {}", l.placement, l.profile)).collect()
 }
 
+/// One that broke and was taken out. Its index then means nothing to NVML, but it is what the admin knows.
+#[test]
+fn a_gpu_that_is_gone_is_named_by_its_uuid_or_by_the_index_that_it_had() {
+    for by_uuid in [false, true] {
+        let mut rig = Rig::new(2);
+        rig.start();
+        rig.stop();
+        let gone = rig.machine().gpus[1].uuid.clone();
+        rig.change(|m| m.gpus.truncate(1));
+        rig.launch(rig.command());
+        let status = rig.until("the one that is left", |s| s.usable == 7 && s.gpus.len() == 2);
+        assert_eq!((status.gpus[1].state, status.gpus[1].index), (GpuState::Missing, 1));
+        let (code, text, _) = migshare(&rig, &["status"]);
+        assert_eq!(code, 5);
+        assert!(text.contains(&format!("GPU 1  {gone}  missing")), "{text}");
+        let name = if by_uuid { gone.as_str() } else { "1" };
+        for command in ["cordon", "uncordon", "forget"] {
+            let (code, text, e) = migshare(&rig, &[command, name]);
+            assert_eq!((code, text.as_str()), (0, "done\n"), "{command}: {e}");
+        }
+        let status = rig.settled();
+        assert_eq!((status.gpus.len(), status.counted), (1, 7));
+        // "All" never meant one that is gone.
+        assert_eq!(migshare(&rig, &["apply", "full-memory"]).0, 0);
+    }
+}
+
+/// Indices move up where a GPU is gone.
+#[test]
+fn an_index_that_two_gpus_have_is_refused_with_both_their_uuids() {
+    let mut rig = Rig::new(2);
+    rig.start();
+    rig.stop();
+    let gone = rig.machine().gpus[0].uuid.clone();
+    rig.change(|m| drop(m.gpus.remove(0)));
+    rig.launch(rig.command());
+    rig.until("the one that is left", |s| s.usable == 7 && s.gpus.len() == 2);
+    let (code, _, e) = migshare(&rig, &["forget", "0"]);
+    assert_eq!(code, 1);
+    assert!(e.contains(&format!("{gone}, which is missing")) && e.contains("by its UUID"), "{e}");
+    assert_eq!(migshare(&rig, &["forget", &gone]).0, 0);
+    rig.settled();
+}
+
 #[test]
 fn a_plan_shows_moves_and_what_waits_and_changes_nothing() {
     let mut rig = Rig::new(2);

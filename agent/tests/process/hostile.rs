@@ -101,6 +101,38 @@ fn a_user_may_look_and_not_touch() {
     assert!(rig.try_status().unwrap().leases.is_empty());
 }
 
+/// Planning is open to all: what it costs may not grow with the numbers in the message.
+#[test]
+fn a_plan_of_a_user_costs_no_more_than_the_node_is_large() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become another user");
+    }
+    let mut rig = Rig::new(1);
+    // As a list, four billion instances take more memory than this.
+    let agent = rig.command();
+    let mut limited = Command::new("prlimit");
+    limited.args(["--as=2000000000", "--"]).arg(agent.get_program()).args(agent.get_args());
+    rig.launch(limited);
+    rig.settled();
+    open_to_all(&rig);
+    let gpu = rig.machine().gpus[0].uuid.clone();
+    let plan = |targets: &[String]| {
+        as_nobody(&rig, &format!("{{\"plan\":{{\"target\":[{}]}}}}", targets.join(",")))
+    };
+    let target = |layout: &str| format!("{{\"gpu\":\"{gpu}\",\"layout\":{layout}}}");
+    let count = "{\"profile\":\"1g.10gb\",\"count\":4294967295}";
+    let slot = "{\"slices\":1,\"placement\":{\"start\":0,\"size\":1}}";
+    for text in [
+        plan(&[target(&format!("{{\"counts\":[{}]}}", [count; 90].join(",")))]),
+        plan(&[target(&format!("{{\"slots\":[{}]}}", [slot; 80].join(",")))]),
+    ] {
+        assert!(text.contains("do not fit"), "{text}");
+    }
+    let text = plan(&vec![target("\"uniform\""); 40]);
+    assert!(text.contains("40 gpus are named"), "{text}");
+    rig.try_status().unwrap();
+}
+
 #[test]
 fn a_flood_of_idle_clients_of_a_user_keeps_nobody_out() {
     if !nix::unistd::geteuid().is_root() {

@@ -1,7 +1,7 @@
 //! The agent and Slurm's commands, played by scripts here: only what is said and when. The real ones are in the cluster
 //! stories.
 
-use crate::rig::Rig;
+use crate::rig::{Holder, Rig};
 use migshare_agent::journal::Journal;
 use migshare_policy::record::Record;
 use nvidia_ml::machine::Condition;
@@ -113,6 +113,25 @@ fn a_lease_whose_job_is_gone_ends_and_that_of_a_running_job_stays() {
     rig.start();
     let status = rig.until("the reaper", |s| s.leases.len() == 1);
     assert_eq!(status.leases[0].job.job, 8);
+    assert!(rig.log().contains("Reaper"));
+}
+
+/// A controller that came back without its state knows no job and says so without an error.
+#[test]
+fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_its_step_runs() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.open(700, 7).unwrap();
+    let holder = Holder::new();
+    rig.grant(700, 0, 7, holder.pid()).unwrap();
+    rig.kill();
+    age(&rig);
+    rig.launch(rig.command());
+    let status = rig.until("notice", |s| s.problems.iter().any(|p| p.contains("Slurm does not know job 700")));
+    assert_eq!(status.leases.len(), 1);
+    rig.open(701, 1).unwrap_err();
+    drop(holder);
+    rig.until("the reaper", |s| s.leases.is_empty() && s.problems.is_empty());
     assert!(rig.log().contains("Reaper"));
 }
 

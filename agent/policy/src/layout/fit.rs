@@ -41,15 +41,19 @@ pub enum Misfit {
 /// Names change with the driver (a GB200's 1g.24gb became 1g.23gb), so a name that the GPU does not have means the
 /// profile of as many slices whose memory differs by at most two in its last number.
 pub fn fit(gpu: &Gpu, counts: &[(&str, u32)]) -> Result<Layout, Misfit> {
+    let too_many = || Misfit::TooMany { model: gpu.model.clone() };
     let mut wanted: Vec<&Profile> = Vec::new();
     for (name, count) in counts {
         let profile = named(gpu, name).ok_or_else(|| no_profile(gpu, name))?;
-        wanted.extend(std::iter::repeat_n(profile, *count as usize));
+        // Any user may send any count: the sum is refused before it is a list.
+        let room = usize::from(gpu.units) - wanted.len();
+        let count = usize::try_from(*count).ok().filter(|count| *count <= room).ok_or_else(too_many)?;
+        wanted.extend(std::iter::repeat_n(profile, count));
     }
     wanted.sort_by_key(|p| std::cmp::Reverse(p.placements.first().map_or(0, |at| at.size)));
     let mut slots = Vec::new();
-    if wanted.len() > usize::from(gpu.units) || !place(&wanted, 0, &mut slots) {
-        return Err(Misfit::TooMany { model: gpu.model.clone() });
+    if !place(&wanted, 0, &mut slots) {
+        return Err(too_many());
     }
     slots.sort_by_key(|slot| slot.placement);
     Ok(Layout::Custom(slots))
@@ -57,6 +61,9 @@ pub fn fit(gpu: &Gpu, counts: &[(&str, u32)]) -> Result<Layout, Misfit> {
 
 /// Whether a layout can be cut on a GPU.
 pub(super) fn check(slots: &[Slot], gpu: &Gpu) -> Result<(), Misfit> {
+    if slots.len() > usize::from(gpu.units) {
+        return Err(Misfit::TooMany { model: gpu.model.clone() });
+    }
     for (i, slot) in slots.iter().enumerate() {
         if super::slot(gpu, *slot).is_none() {
             return Err(Misfit::NoPlace { model: gpu.model.clone(), slot: *slot });

@@ -36,7 +36,12 @@ fn names_of_another_driver_mean_the_profile_next_to_them() {
 fn what_does_not_fit_is_said_so() {
     let gpu = fixture::h100(0);
     assert!(matches!(fit(&gpu, &[("1g.20gb", 4), ("1g.10gb", 3)]), Err(Misfit::TooMany { .. })));
-    assert!(matches!(fit(&gpu, &[("1g.10gb", u32::MAX >> 8)]), Err(Misfit::TooMany { .. })));
+    // As a list the last one would take more memory than there is addresses for.
+    for counts in [&[("1g.10gb", 8), ("1g.10gb", 1)][..], &[("1g.10gb", u32::MAX); 3]] {
+        assert!(matches!(fit(&gpu, counts), Err(Misfit::TooMany { .. })), "{counts:?}");
+    }
+    let many = Layout::Custom(vec![Slot { slices: 1, placement: Placement { start: 0, size: 1 } }; 9]);
+    assert!(matches!(many.check(&gpu), Err(Misfit::TooMany { .. })));
     let slot = |slices, start, size| Slot { slices, placement: Placement { start, size } };
     assert!(matches!(Layout::Custom(vec![slot(2, 6, 2)]).check(&gpu), Err(Misfit::NoPlace { .. })));
     let both = Layout::Custom(vec![slot(4, 0, 4), slot(1, 3, 1)]);

@@ -43,11 +43,16 @@ impl Node {
         self.plan(&target).unwrap_or_default()
     }
 
-    /// Every GPU is one of ours and can have its layout.
+    /// Every GPU is one of ours, named once, and can have its layout.
     pub(super) fn check_target(&self, target: &Target) -> Result<(), Refused> {
-        for (gpu, layout) in target {
+        for (at, (gpu, layout)) in target.iter().enumerate() {
             if !self.books.gpus.contains_key(gpu) {
                 return Err(self.no_gpu(gpu));
+            }
+            // Checked from the front, so that no more are looked through than there are GPUs.
+            if target[..at].iter().any(|(other, _)| other == gpu) {
+                let text = format!("{} is named twice", self.gpu_name(gpu));
+                return Err(refused(Reason::BadRequest, text));
             }
             let view = self.sight.gpus.get(gpu);
             if let (Some(view), Some(layout)) = (view, layout)

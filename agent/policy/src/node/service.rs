@@ -5,7 +5,7 @@ use super::{Node, Service};
 use crate::geometry::units_of;
 use crate::layout::leaves;
 use crate::topology::Health;
-use migshare_proto::GpuUuid;
+use migshare_proto::{GpuUuid, JobKey};
 
 impl Node {
     /// Number of leaves that Slurm is told this node has. Never changes with the layout.
@@ -63,6 +63,7 @@ impl Node {
         }));
         problems.extend(self.intrusions());
         problems.extend(self.lost_leaves());
+        problems.extend(self.sight.stale.iter().filter_map(|job| self.forgotten_by_slurm(job)));
         if self.sight.scanned && self.books.gpus.is_empty() && !self.unknown_gpus() {
             problems.push("no gpu of this node is in MIG mode".to_owned());
         }
@@ -105,6 +106,19 @@ impl Node {
             )
         };
         intruded.map(text).collect()
+    }
+
+    /// A job that Slurm does not know and whose steps run.
+    fn forgotten_by_slurm(&self, job: &JobKey) -> Option<String> {
+        let steps: Vec<String> =
+            self.steps_of(job).map(|(step, holder)| format!("{step} (pid {})", holder.pid)).collect();
+        let text = format!(
+            "Slurm does not know job {job}, and its steps still run: {}; it keeps its leaves until they end, or until \
+             `migshare evict {} --force`",
+            steps.join(", "),
+            job.job
+        );
+        (!steps.is_empty()).then_some(text)
     }
 
     fn lost_leaves(&self) -> Vec<String> {

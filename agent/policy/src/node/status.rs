@@ -6,7 +6,7 @@ use crate::books::{Lease, Quarantine};
 use crate::charge::{Price, table};
 use crate::record::Place;
 use crate::topology::{Health, Instance};
-use migshare_proto::JobKey;
+use migshare_proto::{GpuUuid, JobKey};
 use migshare_proto::status::{
     GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus, PriceStatus,
 };
@@ -32,6 +32,7 @@ impl Node {
     /// The picture of this node.
     pub fn status(&self) -> Picture {
         let mut gpus: Vec<GpuStatus> = self.sight.gpus.values().map(|view| self.gpu_status(view)).collect();
+        gpus.extend(self.missing().map(|(gpu, index)| self.missing_status(gpu, index)));
         gpus.sort_by_key(|gpu| gpu.index);
         Picture {
             layout: self.rules.layout.to_string(),
@@ -64,6 +65,28 @@ impl Node {
             },
             leaves,
             prices: table(gpu).into_iter().map(price_status).collect(),
+        }
+    }
+
+    /// The GPUs that are counted and not seen, with the index that they had.
+    fn missing(&self) -> impl Iterator<Item = (&GpuUuid, u32)> {
+        let counted = self.books.gpus.iter().filter(|_| self.sight.scanned);
+        let missing = counted.filter(|(gpu, _)| !self.sight.gpus.contains_key(*gpu));
+        missing.map(|(gpu, enrolled)| (gpu, enrolled.index))
+    }
+
+    fn missing_status(&self, gpu: &GpuUuid, index: u32) -> GpuStatus {
+        GpuStatus {
+            index,
+            uuid: gpu.clone(),
+            model: String::new(),
+            pci_bus_id: String::new(),
+            numa: None,
+            units: 0,
+            state: GpuState::Missing,
+            cordon: self.books.cordons.get(gpu).cloned(),
+            leaves: Vec::new(),
+            prices: Vec::new(),
         }
     }
 

@@ -201,6 +201,15 @@ fn a_layout_that_the_gpu_cannot_have_is_refused() {
 }
 
 #[test]
+fn a_gpu_that_is_named_twice_in_a_target_is_refused() {
+    let mut rig = Rig::h100s(2);
+    let gpu = uuid(&rig, 1);
+    let layouts = vec![(gpu.clone(), Some(halves())), (gpu, None)];
+    assert!(rig.node.plan(&layouts).is_err());
+    assert_eq!(refusal(order(&mut rig, &Order::Apply { layouts })).1, "gpu 1 is named twice");
+}
+
+#[test]
 fn the_ordered_layout_comes_back_after_a_reboot_and_after_a_reset() {
     let mut rig = Rig::h100s(1);
     apply(&mut rig, 0, Some(halves()));

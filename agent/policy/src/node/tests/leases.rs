@@ -1,10 +1,10 @@
 //! Leases: opened, repeated, refused, closed.
 
-use crate::node::{Ask, Run, Seen, Verdict};
+use crate::node::{Ask, Run, Seen, Service, Verdict};
 use crate::placement::Direction;
 use crate::record::Ending;
-use crate::rig::{Rig, close, job, open};
-use migshare_proto::JobKey;
+use crate::rig::{Rig, close, grant, job, open};
+use migshare_proto::{JobKey, StepId};
 use migshare_proto::message::{Reason, Refused};
 
 pub(super) fn refusal(verdict: Verdict) -> (Reason, String) {
@@ -138,4 +138,30 @@ fn the_reaper_ends_leases_of_jobs_that_slurm_no_longer_runs_but_no_young_ones() 
             .iter()
             .any(|r| matches!(r, crate::record::Record::Close { job, how: Ending::Reaper } if job.job == 4))
     );
+}
+
+#[test]
+fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_a_step_of_it_runs() {
+    let mut rig = Rig::h100s(1);
+    rig.ask(&open(700, 7));
+    rig.ask(&grant(700, 0, 7, 7));
+    rig.ask(&grant(700, 1, 1, 1));
+    rig.now += 100;
+    let nothing = || Seen::Running { jobs: Vec::new(), asked: 10_100 };
+    rig.node.observe(rig.now, nothing());
+    rig.settle();
+    assert!(matches!(rig.ask(&open(701, 1)), Verdict::Refused(_)), "another job gets none of them");
+    assert_eq!(
+        rig.node.problems(),
+        ["Slurm does not know job 700, and its steps still run: 0 (pid 70000), 1 (pid 70001); it keeps its leaves until \
+          they end, or until `migshare evict 700 --force`"]
+    );
+    assert_eq!(rig.node.service(), Service::Serving, "this is no reason to drain");
+    rig.ask(&Ask::Release { job: job(700), step: StepId(0) });
+    rig.settle();
+    assert_eq!(rig.node.books().leases.len(), 1);
+    rig.node.observe(rig.now, Seen::HolderGone(crate::rig::holder(70_001)));
+    rig.settle();
+    assert!(rig.node.books().leases.is_empty() && rig.node.problems().is_empty());
+    assert!(matches!(rig.ask(&open(701, 7)), Verdict::Lease(_)));
 }

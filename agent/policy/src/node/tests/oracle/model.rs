@@ -33,6 +33,8 @@ pub(super) struct Model {
     unheard: BTreeSet<JobKey>,
     starts: BTreeMap<u32, i64>,
     cordoned: BTreeSet<usize>,
+    /// Jobs that Slurm no longer knows and whose steps run.
+    stale: BTreeSet<JobKey>,
 }
 
 fn at(leaf: &Leaf) -> At {
@@ -48,6 +50,7 @@ impl Model {
             unheard: BTreeSet::new(),
             starts: BTreeMap::new(),
             cordoned: BTreeSet::new(),
+            stale: BTreeSet::new(),
         }
     }
 
@@ -258,6 +261,7 @@ impl Model {
     fn close(&mut self, job: u32) {
         let key = self.key(job);
         let held = self.promises.remove(&key).is_some();
+        self.stale.remove(&key);
         let ask = Ask::Close { job, uid: 500, start: Some(key.start), how: Ending::Epilog };
         let Verdict::Done { found } = self.rig.ask(&ask) else { panic!() };
         assert!(found == held || self.unheard.contains(&key));
@@ -291,8 +295,21 @@ impl Model {
         self.rig.now += 100;
         let jobs = runs.iter().map(|&job| Run { job, start: Some(self.key(job).start) }).collect();
         self.rig.node.observe(self.rig.now, Seen::Running { jobs, asked: self.rig.now });
-        self.promises.retain(|key, _| runs.contains(&key.job));
-        self.unheard.retain(|key| runs.contains(&key.job));
+        let known = self.promises.keys().chain(&self.unheard);
+        self.stale = known.filter(|key| !runs.contains(&key.job)).copied().collect();
+    }
+
+    /// What Slurm does not know ends as soon as no step of it runs.
+    fn end_stale(&mut self) {
+        let runs = |p: Option<&Promise>| p.is_some_and(|p| !p.steps.is_empty());
+        self.stale.retain(|key| {
+            let keeps = runs(self.promises.get(key));
+            if !keeps {
+                self.promises.remove(key);
+                self.unheard.remove(key);
+            }
+            keeps
+        });
     }
 
     fn reset(&mut self, gpu: usize) {
@@ -375,6 +392,7 @@ impl Model {
                 self.starts.insert(*job, old.start + 1000);
                 self.promises.remove(&old);
                 self.unheard.remove(&old);
+                self.stale.remove(&old);
                 // An older run is over from now on, whether or not the new one finds leaves.
                 self.rig.ask(&Ask::Close { job: *job, uid: 500, start: Some(old.start), how: Ending::Admin });
                 self.open(*job, *leaves, None);
@@ -385,8 +403,12 @@ impl Model {
                 self.promises.get_mut(&key).and_then(|p| p.steps.remove(step));
             }
             Op::Reap { runs } => self.reap(runs),
-            Op::Restart => self.rig.restart(),
+            Op::Restart => {
+                self.stale.clear();
+                self.rig.restart();
+            }
             Op::Reboot => {
+                self.stale.clear();
                 self.promises.clear();
                 self.unheard.clear();
                 self.rig.gpus.iter_mut().for_each(|r| r.health = Health::Mig);
@@ -402,6 +424,7 @@ impl Model {
             }
         }
         self.rig.scan();
+        self.end_stale();
         self.check();
     }
 
