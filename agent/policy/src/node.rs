@@ -146,8 +146,11 @@ impl Node {
         self.prepared = None;
         for record in &proposal.records {
             self.forget_processes(record);
-            if let Record::Unquarantine { place } = record {
-                self.sight.troubles.remove(place);
+            match record {
+                Record::Unquarantine { place } => drop(self.sight.troubles.remove(place)),
+                // Whoever had it out of service may have changed anything.
+                Record::Uncordon { .. } => self.sight.rescan = Some(self.sight.looked),
+                _ => {}
             }
             if let Err(contradiction) = self.books.fold(record) {
                 debug_assert!(false, "{record:?}: {contradiction}");

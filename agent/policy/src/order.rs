@@ -35,6 +35,8 @@ pub enum Order {
     Apply {
         /// The layouts.
         layouts: Vec<(GpuUuid, Option<Layout>)>,
+        /// Refuse, and change nothing, if any part has to wait.
+        now: bool,
     },
     /// No longer count a GPU that is gone for good.
     Forget {

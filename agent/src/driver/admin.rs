@@ -4,7 +4,6 @@ use super::{Driver, Question, Waiting};
 use crate::wire::{self, admin};
 use migshare_proto::Reply;
 use migshare_proto::admin::{OrderRequest, PlanQuery, PlanReply};
-use migshare_proto::message::{Reason, Refused};
 use tokio::sync::oneshot;
 
 impl Driver {
@@ -24,8 +23,7 @@ impl Driver {
         reply: oneshot::Sender<Reply>,
     ) -> Option<Waiting> {
         let force = request.force;
-        let checked = self.check_now(&request).and_then(|()| admin::order(&self.node, request.order));
-        match checked {
+        match admin::order(&self.node, request.order) {
             Ok(order) => {
                 let question = Question::Order { order, force };
                 Some(Waiting::new(question, Box::new(reply)))
@@ -38,25 +36,6 @@ impl Driver {
                 None
             }
         }
-    }
-
-    /// An order to change layouts "now" is refused if any part of it would have to wait.
-    fn check_now(&self, request: &OrderRequest) -> Result<(), Refused> {
-        let migshare_proto::admin::Order::Apply(apply) = &request.order else { return Ok(()) };
-        if !apply.now {
-            return Ok(());
-        }
-        let plan = self.node.plan(&admin::target(&self.node, apply.target.clone())?)?;
-        let why: Vec<String> = plan.deferred.into_iter().map(|d| d.why).collect();
-        if why.is_empty() {
-            return Ok(());
-        }
-        let text = format!(
-            "nothing was changed, because {} of it would have to wait: {}",
-            why.len(),
-            why.join("; ")
-        );
-        Err(Refused::new(Reason::WouldWait, text))
     }
 
     /// What was decided about a job.

@@ -1,5 +1,5 @@
 //! MIG mode of GPUs that are counted to Slurm. From Hopper on the mode does not survive a reboot or a reset, so the agent
-//! switches it on again; on a GPU that was never counted the mode is the admin's and is left alone.
+//! switches it on again; on a GPU that was never counted, or is cordoned, the mode is the admin's and is left alone.
 //!
 //! Safe to try: NVML refuses while anybody uses the GPU, and a GPU without MIG mode holds no leaf of any job.
 
@@ -19,8 +19,8 @@ pub(super) struct Switches(BTreeMap<GpuUuid, Instant>);
 impl Switches {
     /// The GPUs to switch now.
     pub(super) fn due(&mut self, reports: &[GpuReport], books: &Books, now: Instant) -> Vec<GpuUuid> {
-        let off =
-            reports.iter().filter(|r| r.health == Health::MigOff && books.gpus.contains_key(&r.gpu.uuid));
+        let ours = |gpu: &GpuUuid| books.gpus.contains_key(gpu) && !books.cordons.contains_key(gpu);
+        let off = reports.iter().filter(|r| r.health == Health::MigOff && ours(&r.gpu.uuid));
         let mut due = Vec::new();
         for report in off {
             let gpu = &report.gpu.uuid;

@@ -19,7 +19,7 @@ pub fn order(node: &Node, order: admin::Order) -> Result<Order, Refused> {
         admin::Order::Uncordon(gpu) => Order::Uncordon { gpu },
         admin::Order::Quarantine(o) => Order::Quarantine { place: place(o.place), note: o.note },
         admin::Order::Release(at) => Order::Unquarantine { place: place(at) },
-        admin::Order::Apply(o) => Order::Apply { layouts: target(node, o.target)? },
+        admin::Order::Apply(o) => Order::Apply { layouts: target(node, o.target)?, now: o.now },
         admin::Order::Forget(gpu) => Order::Forget { gpu },
         admin::Order::Evict(job) => Order::Evict { job },
     })

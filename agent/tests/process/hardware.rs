@@ -1,8 +1,9 @@
 //! Hardware that fails as real hardware was seen to fail: what the agent makes of it, and that it says so.
 
 use crate::rig::{Holder, Rig, until};
-use migshare_proto::ClientError;
-use migshare_proto::status::{Filter, GpuState, LeafState};
+use migshare_proto::admin::{GpuNote, Order, OrderRequest};
+use migshare_proto::status::{Filter, GpuState, LeafState, Status};
+use migshare_proto::{ClientError, GpuUuid, Request};
 use nvidia_ml::code::Code;
 use nvidia_ml::fault::{Effect, Moment};
 use nvidia_ml::machine::{Condition, Process};
@@ -135,6 +136,29 @@ fn nvml_that_does_not_answer_is_named_and_comes_back() {
     assert!(status.problems[0].contains("NVML does not answer"), "{:?}", status.problems);
     assert_eq!(status.leases.len(), 1);
     rig.clear_faults();
+    rig.settled();
+}
+
+#[test]
+fn a_cordoned_gpu_is_left_alone_with_its_mode_and_comes_back_whole() {
+    let mut rig = rig(2);
+    rig.start();
+    let gpu = GpuUuid::new(&rig.machine().gpus[1].uuid);
+    let made =
+        |s: &Status, generation| s.gpus[0].leaves.iter().filter(|l| l.generation == generation).count() == 7;
+    let order = |rig: &Rig, order| rig.ask(Request::Order(OrderRequest { order, force: false })).unwrap();
+    order(&rig, Order::Cordon(GpuNote { gpu: gpu.clone(), note: "new fan".to_owned() }));
+    rig.change(|m| m.reset(1, None).unwrap());
+    // The agent looks, and makes what is missing elsewhere.
+    rig.change(|m| m.gpus[0].instances.clear());
+    rig.until("the layout of the other", |s| made(s, 2));
+    assert!(rig.machine().gpus[1].instances.is_empty());
+    rig.change(|m| (m.gpus[1].mig.current, m.gpus[1].mig.pending) = (false, false));
+    rig.until("a look at the mode", |s| s.gpus[1].state == GpuState::MigOff);
+    rig.change(|m| m.gpus[0].instances.clear());
+    rig.until("the layout of the other again", |s| made(s, 3));
+    assert!(!rig.machine().gpus[1].mig.pending);
+    order(&rig, Order::Uncordon(gpu));
     rig.settled();
 }
 

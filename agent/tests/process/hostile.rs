@@ -116,9 +116,8 @@ fn a_plan_of_a_user_costs_no_more_than_the_node_is_large() {
     rig.settled();
     open_to_all(&rig);
     let gpu = rig.machine().gpus[0].uuid.clone();
-    let plan = |targets: &[String]| {
-        as_nobody(&rig, &format!("{{\"plan\":{{\"target\":[{}]}}}}", targets.join(",")))
-    };
+    let plan =
+        |targets: &[String]| as_nobody(&rig, &format!("{{\"plan\":{{\"target\":[{}]}}}}", targets.join(",")));
     let target = |layout: &str| format!("{{\"gpu\":\"{gpu}\",\"layout\":{layout}}}");
     let count = "{\"profile\":\"1g.10gb\",\"count\":4294967295}";
     let slot = "{\"slices\":1,\"placement\":{\"start\":0,\"size\":1}}";

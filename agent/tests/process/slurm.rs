@@ -127,7 +127,8 @@ fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_its_step_runs() {
     rig.kill();
     age(&rig);
     rig.launch(rig.command());
-    let status = rig.until("notice", |s| s.problems.iter().any(|p| p.contains("Slurm does not know job 700")));
+    let status =
+        rig.until("notice", |s| s.problems.iter().any(|p| p.contains("Slurm does not know job 700")));
     assert_eq!(status.leases.len(), 1);
     rig.open(701, 1).unwrap_err();
     drop(holder);

@@ -20,7 +20,7 @@ impl Node {
             Order::Uncordon { gpu } => Ok(self.uncordon(gpu)),
             Order::Quarantine { place, note } => self.quarantine(place, note),
             Order::Unquarantine { place } => self.unquarantine(place),
-            Order::Apply { layouts } => self.apply(layouts),
+            Order::Apply { layouts, now } => self.apply(layouts, *now),
             Order::Forget { gpu } => self.forget(gpu, force),
             Order::Evict { job } => self.evict(*job, force),
         };
@@ -94,8 +94,18 @@ impl Node {
         Ok(Some(Record::Reserve { leaf, profile: instance.profile }))
     }
 
-    fn apply(&self, layouts: &[(GpuUuid, Option<Layout>)]) -> Result<Vec<Record>, Refused> {
-        self.check_target(layouts)?;
+    /// `now` is judged here and not before: a lease that was asked for earlier has its leaves by then.
+    fn apply(&self, layouts: &[(GpuUuid, Option<Layout>)], now: bool) -> Result<Vec<Record>, Refused> {
+        let plan = self.plan(layouts)?;
+        if now && !plan.deferred.is_empty() {
+            let why: Vec<String> = plan.deferred.into_iter().map(|d| d.why).collect();
+            let text = format!(
+                "nothing was changed, because {} of it would have to wait: {}",
+                why.len(),
+                why.join("; ")
+            );
+            return Err(refused(Reason::WouldWait, text));
+        }
         let changed = layouts.iter().filter(|(gpu, layout)| self.books.targets.get(gpu) != layout.as_ref());
         Ok(changed.map(|(gpu, layout)| Record::Target { gpu: gpu.clone(), layout: layout.clone() }).collect())
     }

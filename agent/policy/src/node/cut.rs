@@ -1,7 +1,7 @@
 //! Instances to make and to destroy: for leases that wait for theirs, and to bring idle places to the layout.
 //!
 //! Each intent is journalled before NVML is called. Only places that no job holds are touched, and of those only what the
-//! books know: what is quarantined or used by a process stays.
+//! books know: what is quarantined or used by a process stays, and so does everything on a GPU that is cordoned.
 
 use super::sight::View;
 use super::{Node, Proposal};
@@ -30,7 +30,7 @@ impl Node {
         for (place, stand) in &self.books.stands {
             let waits = self.sight.troubles.get(place).is_some_and(|t| t.next > now);
             let quiet = !waits && !self.sight.running.contains(place) && !self.sight.scan_running;
-            if stand.stage != Stage::Standing && quiet && self.sight.healthy(&place.gpu).is_some() {
+            if stand.stage != Stage::Standing && quiet && self.in_service(&place.gpu).is_some() {
                 proposal.effects.extend(self.settle(place, *stand));
             }
         }
@@ -58,7 +58,7 @@ impl Node {
         }
         let enrolled = |view: &&View| self.books.gpus.contains_key(&view.gpu.uuid);
         let views = self.sight.gpus.values().filter(enrolled);
-        let views = views.filter(|view| self.sight.healthy(&view.gpu.uuid).is_some());
+        let views = views.filter(|view| self.in_service(&view.gpu.uuid).is_some());
         views.map(|view| self.cut_gpu(view)).find(|p| !p.is_empty()).unwrap_or_default()
     }
 
@@ -66,7 +66,7 @@ impl Node {
     fn make_pick(&self, pick: &Pick, proposal: &mut Proposal) {
         let place = &pick.leaf.place;
         let begun = self.books.stands.get(place).is_some_and(|s| s.generation == pick.leaf.generation);
-        if begun || !self.pending(pick) || self.sight.healthy(&place.gpu).is_none() {
+        if begun || !self.pending(pick) || self.in_service(&place.gpu).is_none() {
             return;
         }
         let mut clear = true;

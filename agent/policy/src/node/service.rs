@@ -18,9 +18,13 @@ impl Node {
         self.books.gpus.iter().map(|(gpu, enrolled)| self.usable_of(gpu).min(enrolled.leaves)).sum()
     }
 
+    /// A GPU that works and is not cordoned. On others nothing is made or destroyed: somebody may have his hands on them.
+    pub(super) fn in_service(&self, gpu: &GpuUuid) -> Option<&View> {
+        self.sight.healthy(gpu).filter(|_| !self.books.cordons.contains_key(gpu))
+    }
+
     fn usable_of(&self, gpu: &GpuUuid) -> u32 {
-        let view = self.sight.healthy(gpu).filter(|_| !self.books.cordons.contains_key(gpu));
-        view.map_or(0, |view| {
+        self.in_service(gpu).map_or(0, |view| {
             let out = self.out_of_use(view);
             leaves(&view.gpu).iter().filter(|cut| cut.placement.mask() & out == 0).count() as u32
         })

@@ -6,10 +6,10 @@ use crate::books::{Lease, Quarantine};
 use crate::charge::{Price, table};
 use crate::record::Place;
 use crate::topology::{Health, Instance};
-use migshare_proto::{GpuUuid, JobKey};
 use migshare_proto::status::{
     GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus, PriceStatus,
 };
+use migshare_proto::{GpuUuid, JobKey};
 
 /// What a node looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -101,7 +101,7 @@ impl Node {
         let hopeless = |pick: &crate::record::Pick| {
             let place = &pick.leaf.place;
             self.pending(pick)
-                && (self.sight.healthy(&place.gpu).is_none()
+                && (self.in_service(&place.gpu).is_none()
                     || self.books.quarantines.keys().any(|q| q.overlaps(place)))
         };
         let leases = self.books.leases.iter().filter(|(_, lease)| lease.leaves.iter().any(hopeless));

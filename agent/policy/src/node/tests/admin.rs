@@ -29,7 +29,7 @@ fn order(rig: &mut Rig, order: &Order) -> Verdict {
 
 fn apply(rig: &mut Rig, gpu: usize, layout: Option<Layout>) -> Verdict {
     let layouts = vec![(uuid(rig, gpu), layout)];
-    order(rig, &Order::Apply { layouts })
+    order(rig, &Order::Apply { layouts, now: false })
 }
 
 fn halves() -> Layout {
@@ -52,6 +52,56 @@ fn a_cordoned_gpu_takes_no_job_makes_the_node_unfit_and_comes_back() {
     assert_eq!(order(&mut rig, &Order::Uncordon { gpu: gpu.clone() }), DONE);
     assert_eq!(order(&mut rig, &Order::Uncordon { gpu }), Verdict::Done { found: false });
     assert_eq!(rig.node.service(), Service::Serving);
+}
+
+#[test]
+fn nothing_is_made_or_destroyed_on_a_cordoned_gpu_until_it_is_back() {
+    let mut rig = Rig::h100s(2);
+    let gpu = uuid(&rig, 1);
+    rig.ask(&open(1, 7));
+    // A lease that waits for an instance there is given up: nobody was told of it.
+    let large =
+        Ask::Open { job: job(2), leaves: 4, direction: None, need: Some(crate::charge::Need::Slices(3)) };
+    let waits = rig.node.answer(rig.now, &large);
+    assert_eq!(rig.carry(waits), Some(Verdict::Wait));
+    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "new fan".to_owned() }), DONE);
+    assert_eq!(rig.node.books().leases.len(), 1);
+    rig.gpus[1].instances.clear();
+    apply(&mut rig, 1, Some(halves()));
+    rig.scan();
+    rig.restart();
+    rig.settle();
+    assert_eq!(rig.standing(1), []);
+    let plan = rig.node.plan(&[(gpu.clone(), Some(halves()))]).unwrap();
+    assert!(plan.moves.is_empty() && plan.deferred[0].why.contains("gpu 1 is cordoned: new fan"), "{plan:?}");
+    // What was done to it meanwhile is seen before anything else.
+    let foreign = fixture::instance(&rig.gpus[1].gpu, 19, 6);
+    rig.gpus[1].instances.push(foreign);
+    assert_eq!(order(&mut rig, &Order::Uncordon { gpu }), DONE);
+    assert_eq!(rig.standing(1), [(5, 0), (19, 6)]);
+    assert!(rig.reason().contains("not made by migshare"), "{}", rig.reason());
+}
+
+/// What is under way when the cordon comes is ended, and not tried again.
+#[test]
+fn an_instance_that_failed_to_be_made_on_a_cordoned_gpu_waits_for_its_return() {
+    let mut rig = Rig::asleep(&[fixture::h100(0)], crate::rig::rules(Layout::Uniform));
+    rig.faults.push_back(Fault::HalfWay);
+    while rig.queue.is_empty() || rig.node.books().stands.is_empty() {
+        assert!(rig.step());
+    }
+    let gpu = uuid(&rig, 0);
+    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: String::new() }), DONE);
+    let done = rig.done.len();
+    rig.settle_awake(5);
+    assert!(
+        rig.done[done..].iter().all(|effect| *effect == crate::node::Effect::Scan),
+        "{:?}",
+        &rig.done[done..]
+    );
+    assert_eq!(order(&mut rig, &Order::Uncordon { gpu }), DONE);
+    rig.settle_awake(5);
+    assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
 }
 
 #[test]
@@ -138,6 +188,21 @@ fn leased_parts_are_deferred_and_follow_when_the_lease_ends() {
 }
 
 #[test]
+fn an_order_for_now_is_judged_when_its_turn_comes() {
+    let mut rig = Rig::h100s(2);
+    let layouts = vec![(uuid(&rig, 0), Some(halves())), (uuid(&rig, 1), Some(halves()))];
+    let now = Order::Apply { layouts, now: true };
+    let agreed = rig.node.order(&now, false);
+    assert_eq!(agreed.verdict, Some(DONE));
+    // A lease comes first, as in a batch where it was asked for before the order.
+    rig.ask(&open(812, 1));
+    let (reason, text) = refusal(order(&mut rig, &now));
+    assert_eq!(reason, migshare_proto::message::Reason::WouldWait);
+    assert!(text.starts_with("nothing was changed, because 2 of it would have to wait: 1g.10gb"), "{text}");
+    assert_eq!((rig.standing(0).len(), rig.standing(1).len()), (7, 7));
+}
+
+#[test]
 fn leaves_are_still_to_be_had_from_a_gpu_of_another_layout() {
     let mut rig = Rig::h100s(1);
     apply(&mut rig, 0, Some(halves()));
@@ -163,7 +228,7 @@ fn a_layout_that_hardware_refuses_is_rolled_back() {
 #[test]
 fn a_layout_that_hardware_refuses_is_rolled_back_also_by_an_agent_that_was_killed_in_between() {
     let mut rig = Rig::h100s(1);
-    let order = Order::Apply { layouts: vec![(uuid(&rig, 0), Some(halves()))] };
+    let order = Order::Apply { layouts: vec![(uuid(&rig, 0), Some(halves()))], now: false };
     let proposal = rig.node.order(&order, false);
     rig.carry(proposal);
     for _ in 0..12 {
@@ -206,7 +271,7 @@ fn a_gpu_that_is_named_twice_in_a_target_is_refused() {
     let gpu = uuid(&rig, 1);
     let layouts = vec![(gpu.clone(), Some(halves())), (gpu, None)];
     assert!(rig.node.plan(&layouts).is_err());
-    assert_eq!(refusal(order(&mut rig, &Order::Apply { layouts })).1, "gpu 1 is named twice");
+    assert_eq!(refusal(order(&mut rig, &Order::Apply { layouts, now: false })).1, "gpu 1 is named twice");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use crate::node::{Ask, Run, Seen, Service, Verdict};
 use crate::placement::Direction;
 use crate::record::Ending;
 use crate::rig::{Rig, close, grant, job, open};
-use migshare_proto::{JobKey, StepId};
 use migshare_proto::message::{Reason, Refused};
+use migshare_proto::{JobKey, StepId};
 
 pub(super) fn refusal(verdict: Verdict) -> (Reason, String) {
     let Verdict::Refused(Refused { reason, text, .. }) = verdict else { panic!("not refused: {verdict:?}") };
@@ -153,8 +153,10 @@ fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_a_step_of_it_runs() {
     assert!(matches!(rig.ask(&open(701, 1)), Verdict::Refused(_)), "another job gets none of them");
     assert_eq!(
         rig.node.problems(),
-        ["Slurm does not know job 700, and its steps still run: 0 (pid 70000), 1 (pid 70001); it keeps its leaves until \
-          they end, or until `migshare evict 700 --force`"]
+        [
+            "Slurm does not know job 700, and its steps still run: 0 (pid 70000), 1 (pid 70001); it keeps its leaves until \
+          they end, or until `migshare evict 700 --force`"
+        ]
     );
     assert_eq!(rig.node.service(), Service::Serving, "this is no reason to drain");
     rig.ask(&Ask::Release { job: job(700), step: StepId(0) });

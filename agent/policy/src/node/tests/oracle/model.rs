@@ -345,7 +345,7 @@ impl Model {
 
     fn target(&mut self, gpu: usize, layout: Option<Layout>) {
         let layouts = vec![(self.rig.gpus[gpu].gpu.uuid.clone(), layout)];
-        self.order(&Order::Apply { layouts });
+        self.order(&Order::Apply { layouts, now: false });
     }
 
     fn cordon(&mut self, gpu: usize, on: bool) {
