@@ -1,9 +1,20 @@
 //! The command line `migshare`: what it takes and how it ends. Each command has a file of its own.
 
+/// As std's, but without its panic; see `out.rs`.
+macro_rules! print {
+    ($($words:tt)*) => { $crate::cli::out::write(format_args!($($words)*)) };
+}
+
+/// As std's, but without its panic; see `out.rs`.
+macro_rules! println {
+    ($($words:tt)*) => { $crate::cli::out::write(format_args!("{}\n", format_args!($($words)*))) };
+}
+
 mod explain;
 mod health;
 mod manual;
 mod mig_parted;
+mod out;
 mod paint;
 mod plan;
 mod service;

@@ -25,12 +25,13 @@ use crate::journal::{Journal, Told};
 use crate::metrics::Meters;
 use history::History;
 use migshare_policy::node::{Ask, Effect, Node, Rules, Seen, Service};
+use migshare_policy::order::RolledBack;
 use migshare_policy::record::Holder;
 use migshare_policy::topology::GpuReport;
-use migshare_proto::Reply;
 use migshare_proto::admin::{OrderRequest, PlanQuery};
 use migshare_proto::status::{IsolationStatus, Status};
-use std::collections::BTreeSet;
+use migshare_proto::{GpuUuid, Reply};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -153,6 +154,8 @@ pub struct Driver {
     outlets: Outlets,
     waiting: Vec<Waiting>,
     history: History,
+    /// For each GPU, the last order that hardware refused, until another one comes.
+    rolled_back: BTreeMap<GpuUuid, RolledBack>,
     /// What was wrong when it was last told.
     problems: BTreeSet<String>,
     /// When to try to repair a broken journal.
@@ -196,6 +199,7 @@ impl Driver {
         hardware: mpsc::Sender<Order>,
         outlets: Outlets,
     ) -> Driver {
+        let history = History::new(told, |job| books.leases_of(job).next().is_some());
         let node = Node::new(about.rules.clone(), books, about.boot.clone());
         let mut driver = Driver {
             about,
@@ -206,7 +210,8 @@ impl Driver {
             switches: mode::Switches::default(),
             outlets,
             waiting: Vec::new(),
-            history: History::new(told),
+            history,
+            rolled_back: BTreeMap::new(),
             problems: BTreeSet::new(),
             repair: None,
             hangs: None,

@@ -131,6 +131,12 @@ impl Slurm {
     }
 }
 
+/// A text as Slurm can keep it for a reason: what `scontrol show node` prints of one ends with its first line.
+pub fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
 fn nonsense(command: &str, text: &str) -> SlurmError {
     SlurmError::Nonsense { command: command.to_owned(), text: text.chars().take(200).collect() }
 }

@@ -198,6 +198,12 @@ impl Books {
         self.leases.iter().find(|(_, lease)| holds(lease)).map(|(job, _)| *job)
     }
 
+    /// The open leases of a job, whatever its run.
+    pub fn leases_of(&self, job: u32) -> impl Iterator<Item = &Lease> {
+        let key = |start, uid| JobKey { job, start, uid };
+        self.leases.range(key(i64::MIN, 0)..=key(i64::MAX, u32::MAX)).map(|(_, lease)| lease)
+    }
+
     /// The generation that the next instance at this place has.
     pub fn next_generation(&self, place: &Place) -> u64 {
         self.generations.get(place).copied().unwrap_or(0) + 1

@@ -40,6 +40,7 @@ mod work;
 
 use crate::books::Books;
 use crate::layout::Layout;
+use crate::order::RolledBack;
 use crate::placement::Direction;
 use crate::record::{Holder, Place, Record};
 use crate::topology::Gpu;
@@ -92,6 +93,8 @@ pub struct Proposal {
     pub effects: Vec<Effect>,
     /// What to tell the client after the commit; only from [`Node::answer`].
     pub verdict: Option<Verdict>,
+    /// Why layouts are gone back on, which no record tells.
+    pub rolled_back: Vec<RolledBack>,
 }
 
 /// Whether Slurm may send jobs to this node.

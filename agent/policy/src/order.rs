@@ -50,6 +50,17 @@ pub enum Order {
     },
 }
 
+/// An ordered layout that hardware refused: its GPU goes back to the layout before. The other GPUs of the order keep theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The GPU.
+    pub gpu: GpuUuid,
+    /// The layout that was refused.
+    pub layout: Option<Layout>,
+    /// Where, and what NVML said.
+    pub why: String,
+}
+
 /// What a change of layout would do now, and what it would leave for later.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {

@@ -1,6 +1,7 @@
 //! A node with hardware made of values, for tests: carries out effects, keeps the journal, and can fail on command.
 
 use crate::node::{Ask, Effect, Node, Proposal, Reshaping, Rules, Seen, Service, Verdict};
+use crate::order::RolledBack;
 use crate::placement::Direction;
 use crate::record::{Holder, LeafId, Record};
 use crate::topology::{Gpu, GpuReport, Health};
@@ -21,6 +22,8 @@ pub(crate) struct Rig {
     pub(crate) queue: VecDeque<Effect>,
     /// All effects ever carried out.
     pub(crate) done: Vec<Effect>,
+    /// All layouts ever gone back on.
+    pub(crate) rolled_back: Vec<RolledBack>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,7 @@ impl Rig {
             faults: VecDeque::new(),
             queue: VecDeque::new(),
             done: Vec::new(),
+            rolled_back: Vec::new(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Rig {
         self.journal.extend(proposal.records.iter().cloned());
         self.node.commit(&proposal);
         self.queue.extend(proposal.effects);
+        self.rolled_back.extend(proposal.rolled_back);
         proposal.verdict
     }
 

@@ -65,6 +65,18 @@ pub struct PlanReply {
     /// hardware refused it. Agents of protocol version 1 do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordered: Option<bool>,
+    /// The GPUs that went back to the layout before, as hardware refused this one when it was ordered last. The others keep it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rolled_back: Vec<RollbackStatus>,
+}
+
+/// A GPU that hardware refused to give a layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackStatus {
+    /// NVML index of the GPU.
+    pub gpu: u32,
+    /// Where, and what NVML said.
+    pub why: String,
 }
 
 /// One step of a plan.

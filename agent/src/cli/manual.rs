@@ -38,6 +38,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Exit> {
             return Ok(Exit::Well);
         }
     };
-    clap_complete::generate(shell, &mut command, "migshare", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, "migshare", &mut text);
+    print!("{}", String::from_utf8_lossy(&text));
     Ok(Exit::Well)
 }

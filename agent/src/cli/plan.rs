@@ -64,9 +64,7 @@ pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exi
     }
     problems.iter().for_each(|p| eprintln!("problem: {p}"));
     if left.ordered == Some(false) {
-        eprintln!(
-            "migshare: the change was rolled back, as hardware refused it or another order replaced it"
-        );
+        say_what_was_undone(&left, target.len());
         return Ok(Exit::Failed);
     }
     if !left.moves.is_empty() {
@@ -103,10 +101,32 @@ fn follow(
             todo.iter().filter(|m| is_done(m)).for_each(|m| println!("done: {}", in_words(m)));
         }
         todo.retain(|m| !is_done(m));
-        if left.moves.is_empty() || left.ordered == Some(false) || Instant::now() >= deadline {
+        if is_over(&left) || Instant::now() >= deadline {
             return Ok(left);
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+/// Whether nothing more will come of an order: all is done but for the GPUs that went back, or another order replaced it.
+fn is_over(left: &PlanReply) -> bool {
+    let went_back = |m: &MoveStatus| left.rolled_back.iter().any(|r| r.gpu == m.gpu);
+    let replaced = left.ordered == Some(false) && left.rolled_back.is_empty();
+    replaced || left.moves.iter().all(went_back)
+}
+
+/// An order holds for each GPU by itself: those that could be changed stay so.
+fn say_what_was_undone(left: &PlanReply, ordered: usize) {
+    for undone in &left.rolled_back {
+        eprintln!("migshare: gpu {} was rolled back to the layout before: {}", undone.gpu, undone.why);
+    }
+    let others = ordered.saturating_sub(left.rolled_back.len());
+    if left.rolled_back.is_empty() {
+        eprintln!(
+            "migshare: another order replaced this one, or it was rolled back before the agent was started again"
+        );
+    } else if others > 0 {
+        eprintln!("migshare: the order holds for the other {others}");
     }
 }
 

@@ -1,9 +1,13 @@
 //! An admin's questions to the driver: plans, orders, and the story of a job.
 
-use super::{Driver, Question, Waiting};
+use super::history::is_opening;
+use super::{Driver, Question, Waiting, told};
 use crate::wire::{self, admin};
+use migshare_policy::node::Target;
+use migshare_policy::order::RolledBack;
+use migshare_policy::record::Record;
 use migshare_proto::Reply;
-use migshare_proto::admin::{OrderRequest, PlanQuery, PlanReply};
+use migshare_proto::admin::{OrderRequest, PlanQuery, PlanReply, RollbackStatus};
 use tokio::sync::oneshot;
 
 impl Driver {
@@ -11,7 +15,8 @@ impl Driver {
     pub(super) fn plan(&self, query: PlanQuery) -> Reply {
         let plan = admin::target(&self.node, query.target).and_then(|target| {
             let ordered = Some(self.node.is_ordered(&target));
-            Ok(PlanReply { ordered, ..admin::plan(self.node.plan(&target)?) })
+            let rolled_back = self.rolled_back_from(&target);
+            Ok(PlanReply { ordered, rolled_back, ..admin::plan(self.node.plan(&target)?) })
         });
         plan.map_or_else(Reply::Refused, Reply::Plan)
     }
@@ -38,8 +43,39 @@ impl Driver {
         }
     }
 
+    /// The GPUs that were last ordered to have these layouts, and could not.
+    fn rolled_back_from(&self, target: &Target) -> Vec<RollbackStatus> {
+        let refused = target.iter().filter_map(|(gpu, layout)| {
+            let refused = self.rolled_back.get(gpu).filter(|refused| refused.layout == *layout)?;
+            let gpu = self.node.books().gpus.get(gpu)?.index;
+            Some(RollbackStatus { gpu, why: refused.why.clone() })
+        });
+        refused.collect()
+    }
+
+    /// Remembers what hardware refused, for those who ask how their order went, until the GPU gets another one.
+    pub(super) fn note_layouts(&mut self, records: &[Record], rolled_back: Vec<RolledBack>) {
+        for record in records {
+            if let Record::Target { gpu, .. } = record
+                && self.node.books().formers.contains_key(gpu)
+            {
+                self.rolled_back.remove(gpu);
+            }
+        }
+        for refused in rolled_back {
+            told::rolled_back(&refused);
+            self.rolled_back.insert(refused.gpu.clone(), refused);
+        }
+    }
+
     /// What was decided about a job.
     pub(super) fn story(&self, job: u32) -> Reply {
-        Reply::Story(wire::story(self.history.of(job)))
+        let mut story = self.history.of(job);
+        if !story.iter().any(is_opening)
+            && let Some(lease) = self.node.books().leases_of(job).next()
+        {
+            story.insert(0, told::opening(job, lease));
+        }
+        Reply::Story(wire::story(story))
     }
 }

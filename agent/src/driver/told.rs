@@ -1,10 +1,14 @@
 //! The log's account of what was decided: one event per decision, with its reason. Decides nothing.
 
+use super::history::OPENED;
 use super::{Question, now};
 use crate::journal::Told;
 use migshare_policy::Books;
+use migshare_policy::books::Lease;
 use migshare_policy::charge::Need;
+use migshare_policy::layout::Layout;
 use migshare_policy::node::{Ask, Proposal, Seen, Verdict};
+use migshare_policy::order::RolledBack;
 use migshare_policy::placement::Direction;
 use migshare_policy::record::{Ending, Grant, Pick, Record};
 use migshare_proto::Reply;
@@ -49,13 +53,24 @@ pub(super) fn record(record: &Record, books: &Books) {
         Record::Cordon { gpu, note } => info!(%gpu, note, "gpu is cordoned"),
         Record::Uncordon { gpu } => info!(%gpu, "gpu is uncordoned"),
         Record::Target { gpu, layout } => {
-            let layout = layout.as_ref().map_or_else(|| "configured".to_owned(), ToString::to_string);
+            let layout = layout_name(layout.as_ref());
             match books.formers.contains_key(gpu) {
                 true => info!(%gpu, layout, "layout of the gpu is ordered"),
                 false => info!(%gpu, layout, "layout of the gpu is settled"),
             }
         }
     }
+}
+
+/// A layout that is gone back on.
+pub(super) fn rolled_back(refused: &RolledBack) {
+    let RolledBack { gpu, layout, why } = refused;
+    let layout = layout_name(layout.as_ref());
+    tracing::warn!(%gpu, layout, why, "layout of the gpu is rolled back to the one before: hardware refused it");
+}
+
+fn layout_name(layout: Option<&Layout>) -> String {
+    layout.map_or_else(|| "configured".to_owned(), ToString::to_string)
 }
 
 /// A refusal or an error; what was granted is told by its record.
@@ -100,10 +115,7 @@ pub(super) fn decision(question: &Question, proposal: &Proposal, default: Direct
                 _ => None,
             })?;
             let size = need.map_or_else(String::new, |need| format!(" in instances of {}", size(need)));
-            format!(
-                "lease opened: asked for {leaves} leaves{size}, {}: {opened}",
-                placed(*direction, default)
-            )
+            format!("{OPENED}: asked for {leaves} leaves{size}, {}: {opened}", placed(*direction, default))
         }
         (_, Question::Ask(Ask::Grant { step, tasks, .. })) => {
             let grant = proposal.records.iter().find_map(|r| match r {
@@ -165,6 +177,13 @@ fn subject(question: &Question) -> (u32, &'static str) {
         Question::Ask(Ask::Close { job, .. }) => (*job, "end of lease"),
         Question::Order { .. } => (0, "order"),
     }
+}
+
+/// The opening of a lease of which nothing else is known any more.
+pub(super) fn opening(job: u32, lease: &Lease) -> Told {
+    let Lease { leaves, charged, opened, .. } = lease;
+    let text = format!("{OPENED}: {charged} leaves: {}; why these is not known any more", picks(leaves));
+    Told { job, at: *opened, text, reason: None }
 }
 
 fn picks(leaves: &[Pick]) -> String {

@@ -8,6 +8,7 @@ use super::{Driver, Question, REPAIR, Waiting, now, told};
 use crate::journal::Told;
 use crate::wire;
 use migshare_policy::node::{Effect, Node, Proposal, Verdict};
+use migshare_policy::order::RolledBack;
 use migshare_policy::record::Record;
 use migshare_proto::Reply;
 use migshare_proto::message::ErrorCode;
@@ -26,6 +27,7 @@ struct Turn {
     records: Vec<Record>,
     told: Vec<Told>,
     effects: Vec<Effect>,
+    rolled_back: Vec<RolledBack>,
     verdicts: Vec<(Waiting, Verdict)>,
 }
 
@@ -125,6 +127,7 @@ impl Driver {
         }
         self.carry_out(turn.effects);
         turn.records.iter().for_each(|record| told::record(record, self.node.books()));
+        self.note_layouts(&turn.records, turn.rolled_back);
         self.remember(turn.told, turn.records.is_empty());
         if changed {
             self.outlets.changes.send_modify(|n| *n += 1);
@@ -141,7 +144,8 @@ impl Driver {
             tracing::error!(%error, "journal cannot be written");
             self.repair = Some(Instant::now() + REPAIR);
         }
-        told.into_iter().for_each(|t| self.history.add(t));
+        let books = self.node.books();
+        told.into_iter().for_each(|t| self.history.add(t, |job| books.leases_of(job).next().is_some()));
     }
 
     fn append(&mut self, records: &[Record], told: &[Told]) -> std::io::Result<()> {
@@ -187,6 +191,7 @@ impl Turn {
     fn add(&mut self, proposal: Proposal) {
         self.records.extend_from_slice(&proposal.records);
         self.effects.extend_from_slice(&proposal.effects);
+        self.rolled_back.extend_from_slice(&proposal.rolled_back);
         if !proposal.records.is_empty() || !proposal.effects.is_empty() {
             self.last = Some(proposal);
         }

@@ -33,7 +33,7 @@ pub const TABLE: &[Row] = &[
     define(
         "migshare_gpu_state",
         &["gpu", "state"],
-        "1 for the state that a GPU is in: serving, cordoned, mig_off, lost, reset_required.",
+        "1 for the state that a GPU is in: serving, cordoned, mig_off, lost, reset_required, missing.",
     ),
     define("migshare_gpu_stranded_compute_slices", &["gpu"], "Compute slices that no instance covers."),
     define("migshare_grants", &[], "Grants of steps."),

@@ -5,7 +5,7 @@
 //! agent, the plugin, the health check), what was missed, or for how long the controller was away. A controller that does not answer
 //! means: change nothing and keep every lease.
 
-use super::{Slurm, SlurmError};
+use super::{Slurm, SlurmError, one_line};
 use crate::driver::{Event, Inbox, now};
 use migshare_policy::node::{Run, Seen, Service};
 use std::collections::BTreeSet;
@@ -60,13 +60,15 @@ pub async fn level(slurm: &Slurm, service: &Service) -> Result<(), SlurmError> {
     let reason = match service {
         Service::Starting => return Ok(()),
         Service::Serving => None,
-        Service::Unfit { reason } => Some(reason),
+        Service::Unfit { reason } => Some(one_line(reason)),
     };
     let state = slurm.state().await?;
     match reason {
-        Some(reason) if !state.is_drained() || (state.is_drained_by_us() && state.reason != *reason) => {
+        Some(reason)
+            if !state.is_drained() || (state.is_drained_by_us() && one_line(&state.reason) != reason) =>
+        {
             tracing::warn!(reason, "draining this node");
-            slurm.drain(reason).await
+            slurm.drain(&reason).await
         }
         None if state.is_drained_by_us() => {
             tracing::info!(reason = state.reason, "resuming this node");

@@ -1,6 +1,7 @@
 //! An admin's messages into the policy's orders, and plans into messages. A wish is made a layout here, because profile names and
 //! counts mean something on a certain GPU only.
 
+use crate::slurm::one_line;
 use migshare_policy::Node;
 use migshare_policy::layout::{self, Layout, Slot};
 use migshare_policy::order::{Order, Plan};
@@ -12,12 +13,12 @@ use migshare_proto::message::{Reason, Refused};
 /// GPUs and their layouts to be; `None` is the configured one.
 pub type Target = Vec<(GpuUuid, Option<Layout>)>;
 
-/// The order in a message.
+/// The order in a message. A note can become the reason of a drain, so it is taken as one line.
 pub fn order(node: &Node, order: admin::Order) -> Result<Order, Refused> {
     Ok(match order {
-        admin::Order::Cordon(o) => Order::Cordon { gpu: o.gpu, note: o.note },
+        admin::Order::Cordon(o) => Order::Cordon { gpu: o.gpu, note: one_line(&o.note) },
         admin::Order::Uncordon(gpu) => Order::Uncordon { gpu },
-        admin::Order::Quarantine(o) => Order::Quarantine { place: place(o.place), note: o.note },
+        admin::Order::Quarantine(o) => Order::Quarantine { place: place(o.place), note: one_line(&o.note) },
         admin::Order::Release(at) => Order::Unquarantine { place: place(at) },
         admin::Order::Apply(o) => Order::Apply { layouts: target(node, o.target)?, now: o.now },
         admin::Order::Forget(gpu) => Order::Forget { gpu },
@@ -45,7 +46,7 @@ pub fn plan(plan: Plan) -> PlanReply {
     });
     let deferred =
         plan.deferred.into_iter().map(|d| DeferredStatus { gpu: d.gpu, placement: d.placement, why: d.why });
-    PlanReply { moves: moves.collect(), deferred: deferred.collect(), ordered: None }
+    PlanReply { moves: moves.collect(), deferred: deferred.collect(), ..PlanReply::default() }
 }
 
 fn wish(node: &Node, gpu: &GpuUuid, wish: Wish) -> Result<Option<Layout>, Refused> {

@@ -1,9 +1,10 @@
 //! An admin's commands, through the real command line.
 
 use crate::rig::Rig;
+use migshare_agent::journal::Journal;
 use migshare_proto::admin::PlanReply;
 use migshare_proto::status::{GpuState, GpuStatus, LeafState, Status};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs `migshare`; exit code, stdout, stderr.
 fn migshare(rig: &Rig, args: &[&str]) -> (i32, String, String) {
@@ -20,6 +21,74 @@ fn cut(rig: &Rig, gpu: usize) -> Vec<String> {
 }
 
 /// One that broke and was taken out. Its index then means nothing to NVML, but it is what the admin knows.
+/// `migshare explain 900 | head -3`.
+#[test]
+fn a_reader_that_has_seen_enough_ends_a_command_quietly_and_a_full_disk_does_not() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    rig.open(812, 1).unwrap();
+    let commands: [&[&str]; 5] = [
+        &["status"],
+        &["--json", "status"],
+        &["explain", "812"],
+        &["plan", "full-memory"],
+        &["manual", "bash"],
+    ];
+    for words in commands {
+        let run = |out: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+            command
+                .arg("--socket")
+                .arg(rig.path("agent.sock"))
+                .args(words)
+                .stdout(out)
+                .stderr(Stdio::piped());
+            let done = command.spawn().unwrap().wait_with_output().unwrap();
+            (done.status.code(), String::from_utf8(done.stderr).unwrap())
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(run(writer.into()), (Some(141), String::new()), "{words:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, said) = run(full.into());
+        assert!(
+            code == Some(1) && said.contains("migshare: cannot print: No space left"),
+            "{words:?}: {said}"
+        );
+    }
+}
+
+/// What one job does takes no other job's story away, and what is lost all the same is not denied.
+#[test]
+fn a_job_is_explained_as_long_as_it_holds_leaves() {
+    let mut rig = Rig::new(1);
+    rig.start();
+    rig.open(701, 2).unwrap();
+    rig.open(900, 1).unwrap();
+    for step in 0..300 {
+        rig.grant(900, step, 1, std::process::id()).unwrap();
+        rig.release(900, step).unwrap();
+    }
+    let opened = migshare(&rig, &["explain", "701"]).1;
+    assert!(opened.contains("lease opened: asked for 2 leaves, spread"), "{opened}");
+    let busy = migshare(&rig, &["explain", "900"]).1;
+    assert!(
+        busy.contains("lease opened: asked for 1 leaves") && busy.contains("569 earlier decisions"),
+        "{busy}"
+    );
+    assert!(busy.contains("grant of step 299 ended") && busy.lines().count() < 40, "{busy}");
+    rig.kill();
+    let (mut journal, replay) = Journal::open(&rig.path("state")).unwrap();
+    journal.compact(&replay.records, &[]).unwrap();
+    drop(journal);
+    rig.start();
+    let opened = migshare(&rig, &["explain", "701"]).1;
+    assert!(
+        opened.contains("lease opened: 2 leaves: ") && !opened.contains("asked for no leaves"),
+        "{opened}"
+    );
+}
+
 #[test]
 fn a_gpu_that_is_gone_is_named_by_its_uuid_or_by_the_index_that_it_had() {
     for by_uuid in [false, true] {

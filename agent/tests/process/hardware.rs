@@ -5,7 +5,7 @@ use migshare_proto::admin::{GpuNote, Order, OrderRequest};
 use migshare_proto::status::{Filter, GpuState, LeafState, Status};
 use migshare_proto::{ClientError, GpuUuid, Request};
 use nvidia_ml::code::Code;
-use nvidia_ml::fault::{Effect, Moment};
+use nvidia_ml::fault::{Effect, Fault, Moment};
 use nvidia_ml::machine::{Condition, Process};
 use nvidia_ml::process::Pid;
 use std::process::{Command, Output};
@@ -172,13 +172,48 @@ fn a_step_that_hardware_refuses_rolls_the_change_back_and_apply_says_so() {
     rig.fault("nvmlDeviceCreateGpuInstanceWithPlacement", 1, Some(3), Moment::Before, refuse);
     let done = apply_for(&rig, "60", &["--json", "gpu=0", "layout=7g.80gb:1"]);
     let said = String::from_utf8_lossy(&done.stderr);
-    assert!(said.contains("rolled back"), "{said}");
+    assert!(said.contains("gpu 0 was rolled back") && said.contains("INSUFFICIENT_RESOURCES"), "{said}");
     assert_ne!(done.status.code(), Some(0));
     let left: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(left["ordered"], false);
     // The former layout is back, and nothing is left of the attempt.
     rig.settled();
     assert_eq!(rig.open(813, 7).unwrap().leaves.len(), 7);
+}
+
+/// Each GPU of an order by itself: the one that hardware refused goes back, the other keeps what was ordered.
+#[test]
+fn a_gpu_that_is_rolled_back_is_named_and_the_others_of_the_order_are_followed_to_the_end() {
+    let mut rig = rig(2);
+    rig.start();
+    rig.arm(Fault {
+        id: 0,
+        call: "nvmlDeviceCreateGpuInstanceWithPlacement".to_owned(),
+        gpu: Some(0),
+        nth: 1,
+        times: Some(3),
+        moment: Moment::Before,
+        effect: Effect::Return(Code::INSUFFICIENT_RESOURCES.0),
+    });
+    let done = apply_for(&rig, "60", &["7g.80gb:1"]);
+    let (out, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert_eq!(done.status.code(), Some(1), "{out}{said}");
+    assert!(said.contains("gpu 0 was rolled back to the layout before: 0:8: NVML refused 3 times"), "{said}");
+    assert!(
+        said.contains("INSUFFICIENT_RESOURCES") && said.contains("the order holds for the other 1"),
+        "{said}"
+    );
+    assert!(!said.contains("gpu 1 was") && out.contains("made 7g.80gb at 0:8 on gpu 1"), "{out}{said}");
+    let status = rig.until("both layouts", |s| s.gpus[0].leaves.len() == 7 && s.gpus[1].leaves.len() == 1);
+    assert!(status.problems.is_empty(), "{:?}", status.problems);
+    let log = rig.log();
+    let warning = log.lines().find(|line| line.contains("is rolled back to the one before"));
+    assert!(
+        warning.is_some_and(|l| l.contains("WARN") && l.contains("INSUFFICIENT_RESOURCES")),
+        "{warning:?}"
+    );
+    // A new order asks hardware anew.
+    assert_eq!(apply_for(&rig, "60", &["7g.80gb:1"]).status.code(), Some(0));
 }
 
 #[test]
@@ -190,7 +225,7 @@ fn a_change_that_was_under_way_when_the_agent_was_killed_is_told_and_can_still_b
     apply_for(&rig, "0", &["gpu=0", "layout=7g.80gb:1"]);
     rig.kill();
     rig.launch(rig.command());
-    until("rolled back", || rig.log().contains("layout of the gpu is settled"));
+    until("rolled back", || rig.log().contains("layout of the gpu is rolled back to the one before"));
     assert!(rig.log().contains("a change of the gpu's layout was under way"), "{}", rig.log());
     rig.clear_faults();
     rig.settled();

@@ -239,10 +239,15 @@ impl Rig {
 
     /// Arms a fault for the calls of one function.
     pub(crate) fn fault(&self, call: &str, nth: u64, times: Option<u64>, moment: Moment, effect: Effect) {
+        self.arm(Fault { id: 0, call: call.to_owned(), gpu: None, nth, times, moment, effect });
+    }
+
+    /// Arms a fault.
+    pub(crate) fn arm(&self, fault: Fault) {
         let state = self.sim.config().state.clone();
         let armed = self.sim.update(|machine: &mut Machine| {
             let id = machine.serial();
-            let fault = Fault { id, call: call.to_owned(), gpu: None, nth, times, moment, effect };
+            let fault = Fault { id, ..fault };
             fault.arm(&state)?;
             machine.faults.push(fault);
             Ok::<_, std::io::Error>(())

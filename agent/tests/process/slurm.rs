@@ -1,9 +1,11 @@
 //! The agent and Slurm's commands, played by scripts here: only what is said and when. The real ones are in the cluster
 //! stories.
 
-use crate::rig::{Holder, Rig};
+use crate::rig::{Holder, Rig, until};
 use migshare_agent::journal::Journal;
 use migshare_policy::record::Record;
+use migshare_proto::admin::{GpuNote, Order, OrderRequest};
+use migshare_proto::{GpuUuid, Request};
 use nvidia_ml::machine::Condition;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -55,6 +57,26 @@ fn a_node_that_cannot_serve_is_drained_with_the_reason_and_resumed_by_itself() {
     assert!(text.contains("Reason=migshare: ") && text.contains("gpu 1 is lost"), "{text}");
     rig.change(|m| m.reset(1, None).unwrap());
     node_when(&mut rig, |t| !t.contains("DRAIN"));
+}
+
+/// What Slurm keeps of a reason is one line; a longer one must not look like news at each interval.
+#[test]
+fn a_reason_of_several_lines_drains_once() {
+    let mut rig = rig(2);
+    let text = std::fs::read_to_string(rig.path("scontrol")).unwrap();
+    // As Slurm prints it: the lines of a reason behind each other, each with its own indent.
+    write(&rig.path("scontrol"), &text.replace("show) cat node ;;", "show) echo >> looks; cat node ;;"));
+    rig.start();
+    let gpu = GpuUuid::new(&rig.machine().gpus[1].uuid);
+    let order = Order::Cordon(GpuNote { gpu, note: "fan\n  ticket\t12\u{1b}[31m\n".to_owned() });
+    rig.ask(Request::Order(OrderRequest { order, force: false })).unwrap();
+    let node = node_when(&mut rig, |t| t.contains("DRAIN"));
+    assert!(node.contains("gpu 1 is cordoned: fan ticket 12 [31m"), "{node}");
+    let looks = |rig: &Rig| std::fs::read_to_string(rig.path("looks")).unwrap().len();
+    let before = looks(&rig);
+    until("several more looks", || looks(&rig) > before + 3);
+    let updates = std::fs::read_to_string(rig.path("updates")).unwrap();
+    assert_eq!(updates.matches("state=drain").count(), 1, "{updates}");
 }
 
 #[test]

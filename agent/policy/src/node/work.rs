@@ -7,7 +7,8 @@
 use super::sight::{RESCAN, Sight};
 use super::{Node, Proposal};
 use crate::books::{Quarantine, Stage};
-use crate::layout::{Cut, Layout};
+use crate::layout::Cut;
+use crate::order::RolledBack;
 use crate::record::{Cause, Ending, Holder, Place, Record};
 use crate::seen::Effect;
 use migshare_proto::{GpuUuid, JobKey, StepId};
@@ -118,17 +119,22 @@ impl Node {
 
     /// An ordered layout that hardware refuses gives way to the one before it.
     fn roll_back(&self, _now: i64) -> Proposal {
-        let refused = |gpu: &GpuUuid| {
-            let mut failed = self.books.quarantines_on(gpu).filter(|(_, q)| q.cause == Cause::Failed);
-            failed.any(|(place, _)| self.is_cut_of_layout(place))
-        };
-        let back =
-            self.books.formers.iter().filter(|(gpu, _)| self.books.gpus.contains_key(*gpu) && refused(gpu));
-        let target = |(gpu, layout): (&GpuUuid, &Option<Layout>)| Record::Target {
-            gpu: gpu.clone(),
-            layout: layout.clone(),
-        };
-        Proposal::records(back.map(target).collect())
+        let mut proposal = Proposal::default();
+        for (gpu, former) in self.books.formers.iter().filter(|(gpu, _)| self.books.gpus.contains_key(*gpu)) {
+            if let Some(why) = self.refused_cut(gpu) {
+                let layout = self.books.targets.get(gpu).cloned();
+                proposal.rolled_back.push(RolledBack { gpu: gpu.clone(), layout, why });
+                proposal.records.push(Record::Target { gpu: gpu.clone(), layout: former.clone() });
+            }
+        }
+        proposal
+    }
+
+    /// The instance of a GPU's layout that hardware refused to make, and what it said.
+    fn refused_cut(&self, gpu: &GpuUuid) -> Option<String> {
+        let mut failed = self.books.quarantines_on(gpu).filter(|(_, q)| q.cause == Cause::Failed);
+        let (place, quarantine) = failed.find(|(place, _)| self.is_cut_of_layout(place))?;
+        Some(format!("{}: {}", place.placement, quarantine.note))
     }
 
     /// Whether an instance is being made at this place because the layout says so.

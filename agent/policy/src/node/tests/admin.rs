@@ -221,6 +221,9 @@ fn a_layout_that_hardware_refuses_is_rolled_back() {
     rig.faults.extend([Fault::None; 8].into_iter().chain([Fault::Refuse; 3]));
     apply(&mut rig, 0, Some(halves()));
     rig.settle_awake(6);
+    let [refused] = &rig.rolled_back[..] else { panic!("{:?}", rig.rolled_back) };
+    assert_eq!((&refused.gpu, &refused.layout), (&uuid(&rig, 0), &Some(halves())));
+    assert_eq!(refused.why, "4:4: NVML refused 3 times: nvmlDeviceCreateGpuInstance: in use");
     assert!(rig.node.books().targets.is_empty());
     assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
 }
