@@ -7,6 +7,7 @@ use migshare_gres::check::{Difference, Weight, check};
 use migshare_gres::installed::Installed;
 use migshare_gres::inventory::Inventory;
 use migshare_gres::render::{PLUGIN, SOCKET, text};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -80,20 +81,30 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Render { source, plugin, json } => {
             let text = text(&source.inventory()?, &plugin, &source.socket);
-            print!("{}", if json { serde_json::to_string_pretty(&text)? + "\n" } else { text.whole() });
+            show(&if json { serde_json::to_string_pretty(&text)? + "\n" } else { text.whole() })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { source, slurm_conf, json } => {
             let inventory = source.inventory()?;
             let socket = source.inventory.is_none().then_some(source.socket.as_path());
             let found = check(&inventory, &Installed::read(&slurm_conf)?, socket);
-            print!(
-                "{}",
-                if json { serde_json::to_string_pretty(&found)? + "\n" } else { table(&inventory, &found) }
-            );
+            show(&if json {
+                serde_json::to_string_pretty(&found)? + "\n"
+            } else {
+                table(&inventory, &found)
+            })?;
             let wrong = found.iter().any(|d| d.weight == Weight::Wrong);
             Ok(ExitCode::from(u8::from(wrong)))
         }
+    }
+}
+
+/// Prints. A reader that has seen enough (`| head`) is no failure; std's macros panic there.
+fn show(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("cannot print"),
+        _ => Ok(()),
     }
 }
 

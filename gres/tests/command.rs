@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 const STATUS: &str = r#"{"node":"n2","version":"0.1.0","driver":"550.54.15","cuda":"12.4","layout":"uniform",
@@ -69,6 +69,23 @@ impl Site {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is() {
+    let site = Site::new();
+    let run = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_migshare-gres"));
+        let render = ["render", "--inventory", "status.json"];
+        command.args(render).current_dir(site.0.path()).stdout(out).stderr(Stdio::piped());
+        let done = command.spawn().unwrap().wait_with_output().unwrap();
+        (done.status.code(), text(&done.stderr))
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(writer.into()), (Some(0), String::new()));
+    let (code, said) = run(fs::File::options().write(true).open("/dev/full").unwrap().into());
+    assert!(code == Some(2) && said.contains("cannot print"), "{said}");
 }
 
 #[test]

@@ -1,5 +1,9 @@
-//! The agent is killed at every NVML call that changes something and at every write and sync of its journal; a new one must
-//! know every lease that was answered, must have given nothing twice, and must account for every instance that stands.
+//! The agent is killed at every NVML call that changes something, at calls that look, and at every write and sync of its journal; a
+//! new one must know every lease and every order that was answered, must have given nothing twice, and must account for every
+//! instance that stands.
+//!
+//! How often a call is made is not written here: each is killed at until a life has passed it by, or where there are many, at some
+//! of as many as a life without a fault has counted.
 
 use crate::rig::{Holder, Rig, has, skip};
 use migshare_proto::status::{GpuStatus, Status};
@@ -7,6 +11,8 @@ use migshare_proto::{ClientError, GpuUuid};
 use nvidia_ml::fault::{Effect, Moment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+
+mod orders;
 
 /// What the clients were told, which a crash must not undo.
 #[derive(Default)]
@@ -72,7 +78,7 @@ fn judge(told: &Told, status: &Status, rig: &Rig) {
     }
 }
 
-/// One life, and the next one.
+/// One life, and the next one. Whether the first was ended by its fault.
 fn live_and_judge(mut rig: Rig, command: Command) -> bool {
     let holder = Holder::new();
     let mut told = Told::default();
@@ -104,16 +110,28 @@ fn live_and_judge(mut rig: Rig, command: Command) -> bool {
     killed
 }
 
+/// Kills at the first call, the second and so on until one is not reached any more; how many were.
+fn kill_at_each(call: &str, moment: Moment, life: impl Fn(Rig) -> bool) -> u64 {
+    for nth in 1.. {
+        let rig = Rig::new(1);
+        rig.fault(call, nth, Some(1), moment, Effect::Kill);
+        if !life(rig) {
+            return nth - 1;
+        }
+    }
+    unreachable!("a life has an end")
+}
+
+fn life(rig: Rig) -> bool {
+    let command = rig.command();
+    live_and_judge(rig, command)
+}
+
 #[test]
 fn killed_at_every_nvml_call_that_makes_something() {
     for call in ["nvmlDeviceCreateGpuInstanceWithPlacement", "nvmlGpuInstanceCreateComputeInstance"] {
         for moment in [Moment::Before, Moment::After] {
-            for nth in 1..=7 {
-                let rig = Rig::new(1);
-                rig.fault(call, nth, Some(1), moment, Effect::Kill);
-                let command = rig.command();
-                assert!(live_and_judge(rig, command), "{call} {nth} was reached");
-            }
+            assert_eq!(kill_at_each(call, moment, life), 7, "{call}: one for each leaf");
         }
     }
 }
@@ -122,81 +140,137 @@ fn killed_at_every_nvml_call_that_makes_something() {
 fn killed_at_calls_that_only_look() {
     for call in [
         "nvmlDeviceGetCount_v2",
+        "nvmlDeviceGetMigMode",
         "nvmlDeviceGetGpuInstances",
         "nvmlGpuInstanceGetInfo",
         "nvmlComputeInstanceGetInfo_v2",
     ] {
-        for nth in [1, 2, 5] {
+        let rig = Rig::new(1);
+        let id = rig.fault(call, u64::MAX, Some(1), Moment::After, Effect::Kill);
+        let made = counted(rig, id);
+        assert!(made > 0, "{call} is never made");
+        for nth in BTreeSet::from([1, made.div_ceil(4), made.div_ceil(2)]) {
             let rig = Rig::new(1);
             rig.fault(call, nth, Some(1), Moment::After, Effect::Kill);
-            let command = rig.command();
-            live_and_judge(rig, command);
+            assert!(life(rig), "{call} {nth} of {made} was not reached");
         }
+    }
+}
+
+/// How many calls of an armed fault's function a life makes before its work is done.
+fn counted(mut rig: Rig, fault: u32) -> u64 {
+    rig.start();
+    let holder = Holder::new();
+    work(&rig, holder.pid(), &mut Told::default()).unwrap();
+    rig.counted(fault)
+}
+
+/// From Hopper on the mode does not survive a reboot: the agent switches it on again.
+#[test]
+fn killed_at_every_switch_of_the_mode() {
+    for moment in [Moment::Before, Moment::After] {
+        let switches = kill_at_each("nvmlDeviceSetMigMode", moment, |mut rig| {
+            // Counted first, so that the mode is the agent's to switch.
+            rig.start();
+            rig.kill();
+            rig.change(|m| {
+                m.gpus[0].instances.clear();
+                (m.gpus[0].mig.current, m.gpus[0].mig.pending) = (false, false);
+            });
+            rig.launch(rig.command());
+            let killed = !rig.settled_or_ended();
+            if killed {
+                rig.ended();
+                rig.launch(rig.command());
+            }
+            judge(&Told::default(), &rig.settled(), &rig);
+            killed
+        });
+        assert_eq!(switches, 1);
     }
 }
 
 /// strace kills the agent when it enters the n-th write or fdatasync of the journal: before the record is there, and when it
 /// is there but not answered.
-#[test]
-fn killed_at_every_write_and_sync_of_the_journal() {
+fn killed_at_each(call: &str, least: u32, life: impl Fn(Rig, Command) -> bool) {
     if !has("strace") {
         return skip("strace is not installed");
     }
-    for call in ["pwrite64", "fdatasync"] {
-        let mut nth = 0;
-        loop {
-            nth += 1;
-            let rig = Rig::new(1);
-            let agent = rig.command();
-            let mut command = Command::new("strace");
-            command.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={call}"));
-            command.arg("-e").arg(format!("inject={call}:signal=KILL:when={nth}"));
-            command.arg("-P").arg(rig.path("state/journal")).arg("-P").arg(rig.path("state/journal.new"));
-            command.arg(agent.get_program()).args(agent.get_args());
-            if !live_and_judge(rig, command) {
-                break;
-            }
+    for nth in 1.. {
+        let rig = Rig::new(1);
+        let agent = rig.command();
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={call}"));
+        command.arg("-e").arg(format!("inject={call}:signal=KILL:when={nth}"));
+        command.arg("-P").arg(rig.path("state/journal")).arg("-P").arg(rig.path("state/journal.new"));
+        command.arg(agent.get_program()).args(agent.get_args());
+        if !life(rig, command) {
+            assert!(nth > least, "only {nth} of {call} were reached");
+            return;
         }
-        assert!(nth > 20, "only {nth} of {call} were reached");
     }
+}
+
+#[test]
+fn killed_at_every_write_of_the_journal_for_a_job() {
+    killed_at_each("pwrite64", 20, live_and_judge);
+}
+
+#[test]
+fn killed_at_every_sync_of_the_journal_for_a_job() {
+    killed_at_each("fdatasync", 20, live_and_judge);
+}
+
+#[test]
+fn killed_at_every_write_of_the_journal_for_an_order() {
+    killed_at_each("pwrite64", orders::COUNT, orders::live_and_judge);
+}
+
+#[test]
+fn killed_at_every_sync_of_the_journal_for_an_order() {
+    killed_at_each("fdatasync", orders::COUNT, orders::live_and_judge);
 }
 
 /// A change of layout is under way; the next agent finishes it.
 #[test]
 fn killed_at_every_nvml_call_of_a_change_of_layout() {
-    let calls = [
+    for (call, made) in [
         ("nvmlComputeInstanceDestroy", 7),
         ("nvmlGpuInstanceDestroy", 7),
         ("nvmlDeviceCreateGpuInstanceWithPlacement", 3),
         ("nvmlGpuInstanceCreateComputeInstance", 3),
-    ];
-    for (call, last) in calls {
+    ] {
         for moment in [Moment::Before, Moment::After] {
-            for nth in [1, 2, last] {
-                let mut rig = Rig::new(1);
-                rig.start();
-                rig.fault(call, nth, Some(1), moment, Effect::Kill);
-                let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
-                command.arg("--socket").arg(rig.path("agent.sock")).args([
-                    "apply",
-                    "gpu=0",
-                    "layout=2g.20gb:3",
-                ]);
-                command.output().unwrap();
-                rig.ended();
-                rig.clear_faults();
-                rig.launch(rig.command());
-                let three = |s: &Status| {
-                    let wide = |g: &GpuStatus| {
-                        g.leaves
-                            .iter()
-                            .all(|l| l.profile == "2g.20gb" && l.generation > 0 && !l.uuid.is_empty())
-                    };
-                    s.problems.is_empty() && s.gpus.first().is_some_and(|g| g.leaves.len() == 3 && wide(g))
-                };
-                let status = rig.until("the end of the change", three);
-                judge(&Told::default(), &status, &rig);
+            let mut nth = 1;
+            while change_layout(call, moment, nth) {
+                nth += 1;
             }
+            assert_eq!(nth - 1, made, "{call}");
         }
     }
+}
+
+/// One change with one fault. Whether the fault ended the agent.
+fn change_layout(call: &str, moment: Moment, nth: u64) -> bool {
+    let mut rig = Rig::new(1);
+    rig.start();
+    rig.fault(call, nth, Some(1), moment, Effect::Kill);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migshare"));
+    command.arg("--socket").arg(rig.path("agent.sock")).args(["apply", "gpu=0", "layout=2g.20gb:3"]);
+    let done = command.output().unwrap();
+    let killed = !done.status.success();
+    if killed {
+        rig.ended();
+        rig.clear_faults();
+        rig.launch(rig.command());
+    }
+    let three = |s: &Status| {
+        let wide = |g: &GpuStatus| {
+            g.leaves.iter().all(|l| l.profile == "2g.20gb" && l.generation > 0 && !l.uuid.is_empty())
+        };
+        s.problems.is_empty() && s.gpus.first().is_some_and(|g| g.leaves.len() == 3 && wide(g))
+    };
+    let status = rig.until("the end of the change", three);
+    judge(&Told::default(), &status, &rig);
+    killed
 }

@@ -238,21 +238,35 @@ impl Rig {
     }
 
     /// Arms a fault for the calls of one function.
-    pub(crate) fn fault(&self, call: &str, nth: u64, times: Option<u64>, moment: Moment, effect: Effect) {
-        self.arm(Fault { id: 0, call: call.to_owned(), gpu: None, nth, times, moment, effect });
+    pub(crate) fn fault(
+        &self,
+        call: &str,
+        nth: u64,
+        times: Option<u64>,
+        moment: Moment,
+        effect: Effect,
+    ) -> u32 {
+        self.arm(Fault { id: 0, call: call.to_owned(), gpu: None, nth, times, moment, effect })
     }
 
-    /// Arms a fault.
-    pub(crate) fn arm(&self, fault: Fault) {
+    /// Arms a fault, and returns its number.
+    pub(crate) fn arm(&self, fault: Fault) -> u32 {
         let state = self.sim.config().state.clone();
         let armed = self.sim.update(|machine: &mut Machine| {
             let id = machine.serial();
             let fault = Fault { id, ..fault };
             fault.arm(&state)?;
             machine.faults.push(fault);
-            Ok::<_, std::io::Error>(())
+            Ok::<_, std::io::Error>(id)
         });
-        armed.unwrap().unwrap();
+        armed.unwrap().unwrap()
+    }
+
+    /// How many calls an armed fault has counted.
+    pub(crate) fn counted(&self, fault: u32) -> u64 {
+        let machine = self.machine();
+        let armed = machine.faults.iter().find(|f| f.id == fault).unwrap();
+        armed.counted(&self.sim.config().state)
     }
 
     pub(crate) fn clear_faults(&self) {

@@ -47,13 +47,14 @@ impl Node {
         }
     }
 
-    /// Waiting leases first; then one GPU's layout at a time, so that a lease never waits for a long queue.
+    /// Waiting leases first; then one GPU's layout at a time, so that a lease never waits for a long queue, and not while a look is
+    /// under way that may show something else.
     pub(super) fn cut_gpus(&self, _now: i64) -> Proposal {
         let mut proposal = Proposal::default();
         for pick in self.books.leases.values().flat_map(|lease| &lease.leaves) {
             self.make_pick(pick, &mut proposal);
         }
-        if !proposal.is_empty() || !self.sight.running.is_empty() {
+        if !proposal.is_empty() || !self.sight.running.is_empty() || self.sight.scan_running {
             return proposal;
         }
         let enrolled = |view: &&View| self.books.gpus.contains_key(&view.gpu.uuid);

@@ -3,7 +3,7 @@
 use super::leases::refusal;
 use crate::fixture;
 use crate::layout::{Layout, Slot, fit};
-use crate::node::{Ask, Service, Verdict};
+use crate::node::{Ask, Effect, Service, Verdict};
 use crate::order::Order;
 use crate::record::Place;
 use crate::rig::{Fault, Rig, close, job, open};
@@ -77,8 +77,11 @@ fn nothing_is_made_or_destroyed_on_a_cordoned_gpu_until_it_is_back() {
     // What was done to it meanwhile is seen before anything else.
     let foreign = fixture::instance(&rig.gpus[1].gpu, 19, 6);
     rig.gpus[1].instances.push(foreign);
+    let done = rig.done.len();
     assert_eq!(order(&mut rig, &Order::Uncordon { gpu }), DONE);
     assert_eq!(rig.standing(1), [(5, 0), (19, 6)]);
+    assert_eq!(rig.done[done], Effect::Scan);
+    assert_eq!(rig.done.len() - done, 2, "nothing was tried in vain: {:?}", &rig.done[done..]);
     assert!(rig.reason().contains("not made by migshare"), "{}", rig.reason());
 }
 
@@ -94,11 +97,7 @@ fn an_instance_that_failed_to_be_made_on_a_cordoned_gpu_waits_for_its_return() {
     assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: String::new() }), DONE);
     let done = rig.done.len();
     rig.settle_awake(5);
-    assert!(
-        rig.done[done..].iter().all(|effect| *effect == crate::node::Effect::Scan),
-        "{:?}",
-        &rig.done[done..]
-    );
+    assert!(rig.done[done..].iter().all(|effect| *effect == Effect::Scan), "{:?}", &rig.done[done..]);
     assert_eq!(order(&mut rig, &Order::Uncordon { gpu }), DONE);
     rig.settle_awake(5);
     assert_eq!((rig.standing(0).len(), rig.node.service()), (7, Service::Serving));
