@@ -1,5 +1,7 @@
 //! What an administrator writes: one cache, one or more mounts. The command line makes the same structure.
 
+mod places;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,7 +42,7 @@ pub enum ConfigError {
         /// The way out.
         hint: &'static str,
     },
-    /// Two directories lie inside each other.
+    /// Two directories lie inside each other, or are the same.
     #[error("{inner_option} {inner} lies inside {outer_option} {outer}: choose one outside of it")]
     Nested {
         /// The option of the inner directory.
@@ -55,6 +57,19 @@ pub enum ConfigError {
     /// The same mount point twice.
     #[error("mount point {0} is named twice: give each mount its own")]
     Twice(PathBuf),
+    /// Two mounts would keep the same backend's data back.
+    #[error(
+        "{one} and {other} are both mounts of {backend}, and --writes back (writes = \"back\") keeps one journal per backend: \
+         leave one of them out, or let both write through"
+    )]
+    OneJournal {
+        /// The backend.
+        backend: PathBuf,
+        /// A mount point.
+        one: PathBuf,
+        /// The other one.
+        other: PathBuf,
+    },
     /// Nothing to mount.
     #[error("no [[mount]] in the configuration: add one with backend = and at =")]
     NoMounts,
@@ -231,20 +246,8 @@ impl Config {
         if self.mounts.is_empty() {
             return Err(ConfigError::NoMounts);
         }
-        let mut seen: Vec<PathBuf> = Vec::new();
-        for mount in &mut self.mounts {
-            mount.backend = directory("BACKEND", &mount.backend, "mount the remote file system first")?;
-            mount.at =
-                directory("MOUNT", &mount.at, "make it with mkdir; after a crash, fusermount3 -u it first")?;
-            outside(("MOUNT", &mount.at), ("BACKEND", &mount.backend))?;
-            outside(("BACKEND", &mount.backend), ("MOUNT", &mount.at))?;
-            if let Some(parent) = self.cache.dir.parent().and_then(|p| p.canonicalize().ok()) {
-                outside(("--cache", &parent), ("BACKEND", &mount.backend))?;
-            }
-            if seen.contains(&mount.at) {
-                return Err(ConfigError::Twice(mount.at.clone()));
-            }
-            seen.push(mount.at.clone());
+        self.check_places()?;
+        for mount in &self.mounts {
             mount.check_writes()?;
             mount.read_profile()?;
             if mount.hedge_percent > 10 {
@@ -300,23 +303,6 @@ impl MountConfig {
 fn can_tell_locks_apart() -> bool {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
     rustix::process::geteuid().is_root() || scope.is_ok_and(|s| s.trim() == "0")
-}
-
-fn directory(option: &'static str, path: &Path, hint: &'static str) -> Result<PathBuf, ConfigError> {
-    let found = path.canonicalize().ok().filter(|p| p.is_dir());
-    found.ok_or_else(|| ConfigError::NotADirectory { option, path: path.to_owned(), hint })
-}
-
-fn outside(inner: (&'static str, &Path), outer: (&'static str, &Path)) -> Result<(), ConfigError> {
-    if !inner.1.starts_with(outer.1) {
-        return Ok(());
-    }
-    Err(ConfigError::Nested {
-        inner_option: inner.0,
-        inner: inner.1.to_owned(),
-        outer_option: outer.0,
-        outer: outer.1.to_owned(),
-    })
 }
 
 /// Parses a size: a number of bytes, or with K, M, G or T (powers of 1024).
@@ -389,7 +375,7 @@ mod tests {
     fn bad_configurations_name_the_option_and_the_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        for name in ["b", "m", "b/inner"] {
+        for name in ["b", "m", "b/inner", "n"] {
             std::fs::create_dir(path(name)).unwrap();
         }
         let text = |backend: &str, at: &str, more: &str| {
@@ -400,11 +386,24 @@ mod tests {
                 path(at)
             )
         };
+        let two = |(one, writes): (&str, &str), (other, too): (&str, &str)| {
+            let second =
+                format!("[[mount]]\nbackend = {:?}\nat = {:?}\nwrites = {too:?}\n", path("b"), path(other));
+            text("b", one, &format!("writes = {writes:?}\n{second}"))
+        };
         assert!(check(&text("b", "m", "")).is_ok());
+        assert!(check(&two(("m", "through"), ("n", "around"))).is_ok());
         for (config, says) in [
             (text("none", "m", ""), "BACKEND"),
             (text("b", "none", ""), "mkdir"),
             (text("b", "b/inner", ""), "lies inside BACKEND"),
+            (text("b", "m", "").replace("/c\"", "/b\""), "--cache"),
+            (text("b", "m", "").replace("/c\"", "/m/c\""), "lies inside MOUNT"),
+            (text("b/inner", "m", "").replace("/c\"", "/b\""), "lies inside --cache"),
+            (text("b", "m", "").replace("/c\"", "/none/c\""), "--cache"),
+            (two(("m", "back"), ("n", "back")), "one journal"),
+            (two(("m", "through"), ("n", "back")), "/n are both mounts"),
+            (two(("m", "through"), ("m", "through")), "named twice"),
             (text("b", "m", "policy = \"netcas\""), "--profile"),
             (text("b", "m", "polcy = \"netcas\""), "polcy"),
             (text("b", "m", "policy = \"fast\""), "fast"),

@@ -1,5 +1,7 @@
 //! The cache directory: made safely, locked, sized.
 //!
+//! Only a directory that is new, empty, or carries our mark is used: everything in it is ours to overwrite.
+//!
 //! It holds bytes of files that their owners may have protected, so it belongs to us, has mode 0700, and no
 //! link is followed on the way in.
 
@@ -48,6 +50,28 @@ pub enum CacheDirError {
         /// The directory.
         dir: PathBuf,
     },
+    /// It holds something else.
+    #[error(
+        "--cache {dir} holds {name:?} and is no cache: give a new or empty directory (nothing was changed in this one)"
+    )]
+    NotACache {
+        /// The directory.
+        dir: PathBuf,
+        /// What was found in it.
+        name: String,
+    },
+    /// The device is too small.
+    #[error(
+        "--size {size} does not fit at --cache {dir}, where {free} bytes are free: give less, or make room"
+    )]
+    NoSpace {
+        /// The directory.
+        dir: PathBuf,
+        /// The size asked for.
+        size: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The size is too small.
     #[error("--size {size} is too small: give at least {LEAST} bytes (16 MiB)")]
     TooSmall {
@@ -83,15 +107,30 @@ impl CacheDir {
         if stat.st_uid != us {
             return Err(CacheDirError::NotOurs { dir: dir.to_owned(), owner: stat.st_uid, us });
         }
+        if let Some(name) = strange(&fd).map_err(failed("list it"))? {
+            return Err(CacheDirError::NotACache { dir: dir.to_owned(), name });
+        }
         rustix::fs::fchmod(&fd, Mode::RWXU).map_err(|e| failed("set mode 0700")(e.into()))?;
+        mark(&fd).map_err(failed("mark it as a cache"))?;
         let index = open_file(&fd, "index", OFlags::empty()).map_err(failed("open its index"))?;
         if flock(&index, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(CacheDirError::Busy { dir: dir.to_owned() });
         }
         let data = open_file(&fd, "data", OFlags::empty()).map_err(failed("open its data"))?;
         let slots = u32::try_from(size / EXTENT).unwrap_or(u32::MAX);
-        resize(&data, u64::from(slots) * EXTENT).map_err(failed("reserve the space of --size on"))?;
-        resize(&index, u64::from(slots) * Record::BYTES as u64).map_err(failed("reserve the index on"))?;
+        let before = data.metadata().map_err(failed("look at its data"))?.size();
+        let reserved = resize(&data, u64::from(slots) * EXTENT)
+            .and_then(|()| resize(&index, u64::from(slots) * Record::BYTES as u64));
+        if let Err(error) = reserved {
+            // What was reserved would fill the device for nothing.
+            data.set_len(before).map_err(failed("give its space back"))?;
+            return Err(match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    CacheDirError::NoSpace { dir: dir.to_owned(), size, free: free(&fd) }
+                }
+                _ => failed("reserve the space of --size on")(error),
+            });
+        }
         let direct = open_file(&fd, "data", OFlags::DIRECT);
         let is_direct = direct.is_ok();
         let direct = direct.or_else(|_| data.try_clone()).map_err(failed("open its data for reads"))?;
@@ -116,6 +155,38 @@ fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
 fn open_file(dir: &OwnedFd, name: &str, more: OFlags) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
     Ok(File::from(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+/// Says that a directory is ours.
+const MARK: &str = "migshare-storage-cache";
+const MEANING: &[u8] = b"A cache of migshare-storage. What else is here belongs to it.\n";
+
+/// The name of something in an unmarked directory that forbids to use it.
+fn strange(dir: &OwnedFd) -> io::Result<Option<String>> {
+    let mut found = None;
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        match entry?.file_name().to_string_lossy().as_ref() {
+            MARK => return Ok(None),
+            // The root of a file system of its own.
+            "." | ".." | "lost+found" => {}
+            name => found = Some(name.to_owned()),
+        }
+    }
+    Ok(found)
+}
+
+/// Before anything else is made: a crash leaves the mark alone, and not a cache without it.
+fn mark(dir: &OwnedFd) -> io::Result<()> {
+    let mut file = open_file(dir, MARK, OFlags::empty())?;
+    match file.metadata()?.size() {
+        0 => io::Write::write_all(&mut file, MEANING),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that we may still take on its file system; 0 when it does not say.
+fn free(dir: &OwnedFd) -> u64 {
+    rustix::fs::fstatvfs(dir).map_or(0, |s| s.f_bavail * s.f_frsize)
 }
 
 /// Gives the file exactly `len` bytes, with space behind them.

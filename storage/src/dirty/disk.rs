@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, mkdirat, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, mkdirat, openat, unlinkat,
+};
 
 /// One segment. Offsets and lengths are multiples of 512.
 pub trait Segment: Send + Sync {
@@ -71,17 +73,22 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens or makes it, with mode 0700 and without following a link.
+    /// Opens or makes it, with mode 0700 and without following a link, for nobody else as long as it is open.
     ///
     /// # Errors
-    /// When that cannot be done.
+    /// When that cannot be done; ResourceBusy when somebody has it open.
     pub fn open(path: &Path) -> io::Result<Self> {
         match mkdirat(CWD, path, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self { fd: openat(CWD, path, flags, Mode::empty())?, path: path.to_owned() })
+        let fd = openat(CWD, path, flags, Mode::empty())?;
+        // Two that replay and write one journal would mix their records.
+        if flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        Ok(Self { fd, path: path.to_owned() })
     }
 
     /// Its path, for messages.
@@ -162,5 +169,21 @@ impl Segment for File {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_open_once_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Directory::open(&dir.path().join("dirty")).unwrap();
+        let second = Directory::open(first.path()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::ResourceBusy);
+        let path = first.path().to_owned();
+        drop(first);
+        Directory::open(&path).unwrap();
     }
 }
