@@ -2,7 +2,7 @@
 //!
 //! | bytes per rank          | all-reduce                         | the others, *rooted*  |
 //! |-------------------------|------------------------------------|-----------------------|
-//! | up to 56                | payload in the control line        | staging, *line*       |
+//! | up to 48                | payload in the control line        | staging, *line*       |
 //! | up to [`flat_max`]      | everyone reduces everything        | staging, *board*      |
 //! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
 //! | all buffers in segment  | straight from and to user buffers  | as other buffers      |
@@ -21,7 +21,7 @@ pub(crate) mod short;
 use crate::core::{Core, Op};
 use crate::datatype::{DataType, ReduceOp};
 use crate::error::Result;
-use crate::schedule::Steps;
+use crate::schedule::meet;
 
 /// All-reduce of `ranks`: up to this many bytes every rank reduces everything. With two, that is the same copying as in
 /// two phases, and one wait less.
@@ -95,24 +95,24 @@ impl Call {
         self.count * self.data.bytes()
     }
 
-    /// Ten bits that differ, most likely, when ranks call different things.
-    fn signature(&self) -> u16 {
+    /// A number that differs when ranks call different things.
+    fn mark(&self) -> u64 {
         let small =
             u64::from(self.kind as u8) | u64::from(self.data as u8) << 8 | u64::from(self.op as u8) << 16;
         let mixed =
             (small | (self.root as u64) << 24).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.count as u64;
-        (mixed.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 54) as u16
+        mixed.wrapping_mul(0xff51_afd7_ed55_8ccd)
     }
 
     pub(crate) fn begin<'a>(&self, core: &'a Core, posts: u64) -> Result<Op<'a>> {
-        core.begin(self.signature(), posts)
+        core.begin(self.mark(), posts)
     }
 }
 
 /// Runs one collective to its end.
 pub(crate) async fn run(core: &Core, call: Call, send: In, recv: Out) -> Result<u64> {
     match call.kind {
-        Kind::Barrier => barrier(core, &call).await,
+        Kind::Barrier => meet(&call.begin(core, 1)?).await,
         Kind::AllReduce => all_reduce::all_reduce(core, call, send, recv).await,
         _ if core.size() == 1 => {
             core.check_fault()?;
@@ -129,11 +129,4 @@ pub(crate) async fn run(core: &Core, call: Call, send: In, recv: Out) -> Result<
         Kind::AllToAll => move_data::all_to_all(core, call, send, recv).await,
     }
     .map(|()| 0)
-}
-
-/// All ranks have come when this returns.
-async fn barrier(core: &Core, call: &Call) -> Result<()> {
-    let op = call.begin(core, 1)?;
-    op.post(1);
-    op.reach_all(1).await
 }

@@ -16,10 +16,12 @@
 //! of parity `k % 2` only after it has seen all peers post in operation `k-1`; with two, all have finished
 //! reading operation `k-2`, the last user of that parity. Four ([`Op::window`]): it writes the payload of a
 //! line, or the line's place on the board, only after it has seen all peers post in operation `k-7`;
-//! all have finished reading operation `k-8`, the last user of that line.
+//! all have finished reading operation `k-8`, the last user of that line. Five: before its first post of operation `k` it has
+//! passed a gate or a window, or reached a rank that has.
 //!
-//! In every operation some rank passes a gate or a window before the others can end it, so no rank is more
-//! than eight operations ahead of another, and no word is older than sixteen.
+//! So no rank is more than seven operations ahead of another, no word is older than sixteen, and the line of the operation that
+//! a rank is in shows nothing later: a step beyond its end, or another mark, is a rank that calls something else. Only the rank
+//! that is in an operation looks at its marks, because a window looks at lines that may have begun to change.
 
 mod op;
 
@@ -51,17 +53,24 @@ const HISTORY: usize = 2 * LINES;
 
 const _: () = assert!(POSTS_MAX * (HISTORY + LINES) as u64 <= WINDOW);
 
-/// The steps and the signature of one operation.
+/// The steps of one operation, and what it is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     base: u64,
     end: u64,
-    signature: u16,
+    /// A hash of the call.
+    mark: u64,
     /// Of the operation, from 1.
     number: u64,
 }
 
 impl Span {
+    /// The part of the mark for which a word has room.
+    #[inline]
+    fn signature(self) -> u16 {
+        (self.mark >> 54) as u16
+    }
+
     fn line(self) -> usize {
         self.number as usize % LINES
     }
@@ -193,7 +202,7 @@ impl Core {
     /// # Errors
     /// The fault that ended this communicator, or `Invalid` for more steps than a word can count.
     #[inline]
-    pub(crate) fn begin(&self, signature: u16, posts: u64) -> Result<Op<'_>> {
+    pub(crate) fn begin(&self, mark: u64, posts: u64) -> Result<Op<'_>> {
         self.check_fault()?;
         let last = self.current.get();
         if posts > POSTS_MAX {
@@ -202,7 +211,7 @@ impl Core {
         if last.end + posts > STEP_MAX {
             return Err(Error::Exhausted("steps of this communicator"));
         }
-        let span = Span { base: last.end, end: last.end + posts, signature, number: last.number + 1 };
+        let span = Span { base: last.end, end: last.end + posts, mark, number: last.number + 1 };
         self.history[span.number as usize % HISTORY].set(span);
         self.current.set(span);
         Ok(Op { core: self, span })
@@ -250,7 +259,8 @@ impl Core {
         if seen.get() >= target {
             return Ok(true);
         }
-        let word = self.line(rank, span.line()).word();
+        let line = self.line(rank, span.line());
+        let word = line.word();
         if Codec::step_of(word) < target {
             self.awaited.set(rank);
             return Ok(false);
@@ -258,10 +268,16 @@ impl Core {
         let floor = seen.get().max(self.floor());
         match self.codec.decode(word, floor) {
             Seen::Step { step, signature } => {
-                if step <= span.end && signature != span.signature {
+                let same = if span.number == self.current.get().number {
+                    step <= span.end && signature == span.signature() && line.mark() == span.mark
+                } else {
+                    step > span.end || signature == span.signature()
+                };
+                if !same {
                     return Err(Error::Mismatch { rank });
                 }
-                seen.set(step);
+                // A later operation that has the line by now is looked at when its turn comes.
+                seen.set(step.min(span.end));
                 self.tick();
                 Ok(true)
             }

@@ -1,13 +1,13 @@
-//! A control line: one cache line with one writer, a word and up to 56 bytes of payload.
+//! A control line: one cache line with one writer, a word, up to 48 bytes of payload and a mark.
 //!
-//! The writer stores the payload and then the word (release); a reader that has seen the word
-//! (acquire) may read the payload until it lets the writer go on. Nobody ever needs a read-modify-write,
+//! The writer stores payload and mark and then the word (release); a reader that has seen the word
+//! (acquire) may read both until it lets the writer go on. Nobody ever needs a read-modify-write,
 //! so a rank that dies between any two instructions leaves nothing locked.
 
 use crate::sync::{AtomicU64, Ordering};
 
 /// Payload bytes of a line.
-pub const INLINE_BYTES: usize = 56;
+pub const INLINE_BYTES: usize = 48;
 const CELLS: usize = INLINE_BYTES / 8;
 
 /// One cache line in the segment. All bit patterns are valid.
@@ -16,11 +16,14 @@ const CELLS: usize = INLINE_BYTES / 8;
 pub struct Line {
     word: AtomicU64,
     payload: [AtomicU64; CELLS],
+    /// A hash of the whole call, for which the word has no room.
+    mark: AtomicU64,
 }
 
 impl Default for Line {
     fn default() -> Self {
-        Self { word: AtomicU64::new(0), payload: std::array::from_fn(|_| AtomicU64::new(0)) }
+        let zero = |_| AtomicU64::new(0);
+        Self { word: zero(0), payload: std::array::from_fn(zero), mark: zero(0) }
     }
 }
 
@@ -35,6 +38,18 @@ impl Line {
     #[inline]
     pub fn word(&self) -> u64 {
         self.word.load(Ordering::Acquire)
+    }
+
+    /// Stores what the operation of the coming post is. Only the owner may call it.
+    #[inline]
+    pub fn put_mark(&self, mark: u64) {
+        self.mark.store(mark, Ordering::Relaxed);
+    }
+
+    /// What the operation of the post that was seen is.
+    #[inline]
+    pub fn mark(&self) -> u64 {
+        self.mark.load(Ordering::Relaxed)
     }
 
     /// Stores `bytes` (at most [`INLINE_BYTES`]) as payload. Only the owner may call it.

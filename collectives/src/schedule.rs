@@ -2,6 +2,7 @@
 //!
 //! Each rank's half of staging holds [`DEPTH`] slots, used in turn by the chunks of one operation:
 //! ```text
+//!   meet        all ranks:  post                   nobody leaves before all have come
 //!   exchange    all ranks:  fill 0 · fill 1, drain 0 · fill 2, drain 1 · …       drain c needs fill c of all
 //!   short_out   root:       fill                 reader: drain                   many operations in flight
 //!   short_in    sources:    fill                 root:   drain                   likewise
@@ -55,6 +56,13 @@ pub const DEPTH: u64 = 4;
 #[inline]
 pub fn slot_offset(c: u64, slot: usize) -> usize {
     (c % DEPTH) as usize * slot
+}
+
+/// All ranks have come when this ends. Takes one post, for whose mark the line has to be free.
+pub async fn meet(op: &impl Steps) -> Result<()> {
+    op.window().await?;
+    op.post(1);
+    op.reach_all(1).await
 }
 
 /// Every rank writes its chunk `c` to its own staging, then reads chunk `c` of all. Takes `chunks` posts.

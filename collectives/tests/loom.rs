@@ -18,7 +18,7 @@ use migshare_collectives::error::Result;
 use migshare_collectives::flow::Flow;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
-    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, short_in, short_out, two_phase, two_phase_posts,
+    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, meet, short_in, short_out, two_phase, two_phase_posts,
 };
 use migshare_collectives::word::{Codec, Seen};
 
@@ -65,6 +65,11 @@ impl ModelOp<'_> {
         (self.number % LINES) as usize
     }
 
+    /// Of the operation; none is 0.
+    fn mark(&self) -> u64 {
+        self.number + 1
+    }
+
     fn place(&self, rank: usize) -> &UnsafeCell<u64> {
         &self.shared.board[rank][self.line()]
     }
@@ -74,13 +79,17 @@ impl ModelOp<'_> {
             if self.seen[rank].get() >= target {
                 return Poll::Ready(Ok(()));
             }
-            let word = self.shared.lines[rank][line].word();
+            let line = &self.shared.lines[rank][line];
+            let word = line.word();
             if Codec::step_of(word) < target {
                 return Poll::Pending;
             }
             let Seen::Step { step, .. } = CODEC.decode(word, self.seen[rank].get()) else {
                 panic!("{word:x}")
             };
+            if target > self.base {
+                assert_eq!(line.mark(), self.mark());
+            }
             self.seen[rank].set(step);
             Poll::Ready(Ok(()))
         })
@@ -122,7 +131,9 @@ impl Steps for ModelOp<'_> {
     }
 
     fn post(&self, step: u64) {
-        self.shared.lines[self.rank][self.line()].post(CODEC.encode(self.base + step, 0));
+        let line = &self.shared.lines[self.rank][self.line()];
+        line.put_mark(self.mark());
+        line.post(CODEC.encode(self.base + step, 0));
     }
 
     fn reach(&self, rank: usize, step: u64) -> impl Future<Output = Result<()>> {
@@ -247,6 +258,20 @@ fn short_outs_with_changing_roots_never_read_what_is_being_written() {
         // SAFETY: as above.
         let drain = || op.place(root).with(|cell| unsafe { assert_eq!(*cell, op.value(root, 0)) });
         block_on(short_out(op, root, fill, drain)).unwrap();
+    });
+}
+
+#[test]
+fn a_meeting_leaves_the_marks_that_others_still_look_at() {
+    model(LINES + 3, 1, |op| {
+        if op.number > LINES {
+            return block_on(meet(op)).unwrap();
+        }
+        // SAFETY: loom checks that no other access is concurrent.
+        let fill = || op.place(0).with_mut(|cell| unsafe { *cell = op.value(0, 0) });
+        // SAFETY: as above.
+        let drain = || op.place(0).with(|cell| unsafe { assert_eq!(*cell, op.value(0, 0)) });
+        block_on(short_out(op, 0, fill, drain)).unwrap();
     });
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn with_payloads(op: &Op<'_>, bytes: usize, work: impl FnOnce(&dyn Fn
     let mut payload = [const { MaybeUninit::<[u64; INLINE_BYTES / 8]>::uninit() }; MAX_RANKS];
     for (rank, place) in payload.iter_mut().enumerate().take(op.size()) {
         let words = place.write([0; INLINE_BYTES / 8]);
-        // SAFETY: 56 initialised bytes, of which `bytes` are used.
+        // SAFETY: 48 initialised bytes, of which `bytes` are used.
         op.line(rank).get(unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), bytes) });
     }
     work(&|rank| payload[rank].as_ptr().cast());

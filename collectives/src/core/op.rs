@@ -90,7 +90,9 @@ impl<'a> Steps for Op<'a> {
         debug_assert!(step <= self.span.end - self.span.base);
         let step = self.span.base + step;
         debug_assert!(step > self.core.posted.replace(step));
-        self.own_line().post(self.core.codec.encode(step, self.span.signature));
+        let line = self.own_line();
+        line.put_mark(self.span.mark);
+        line.post(self.core.codec.encode(step, self.span.signature()));
     }
 
     #[inline]

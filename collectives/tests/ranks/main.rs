@@ -4,6 +4,7 @@
 
 mod death;
 mod launch;
+mod mismatch;
 mod segments;
 mod stepped;
 mod values;
