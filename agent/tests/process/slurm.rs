@@ -6,7 +6,8 @@ use migshare_agent::journal::Journal;
 use migshare_policy::record::Record;
 use migshare_proto::admin::{GpuNote, Order, OrderRequest};
 use migshare_proto::{GpuUuid, Request};
-use nvidia_ml::machine::Condition;
+use nvidia_ml::machine::{Condition, Process};
+use nvidia_ml::process::Pid;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -58,6 +59,25 @@ fn a_node_that_cannot_serve_is_drained_with_the_reason_and_resumed_by_itself() {
     assert!(text.contains("Reason=migshare: ") && text.contains("gpu 1 is lost"), "{text}");
     rig.change(|m| m.reset(1, None).unwrap());
     node_when(&mut rig, |t| !t.contains("DRAIN"));
+}
+
+/// A batch script takes no grant; NVML shows what it runs.
+#[test]
+fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_nvml_shows_its_process() {
+    let mut rig = rig(1);
+    rig.start();
+    rig.open(700, 7).unwrap();
+    let script = Holder::new();
+    let pid = Pid::find(script.pid()).unwrap();
+    rig.change(|m| m.gpus[0].instances[2].compute[0].processes.push(Process { pid, memory_mib: 10 }));
+    rig.kill();
+    age(&rig);
+    rig.launch(rig.command());
+    let notice = format!("Slurm does not know job 700, and it still runs: process {}", script.pid());
+    let status = rig.until("notice", |s| s.problems.iter().any(|p| p.contains(&notice)));
+    assert_eq!(status.leases.len(), 1);
+    drop(script);
+    rig.until("the reaper", |s| s.leases.is_empty() && s.problems.is_empty());
 }
 
 /// What Slurm keeps of a reason is one line; a longer one must not look like news at each interval.

@@ -6,6 +6,7 @@ use crate::geometry::units_of;
 use crate::layout::leaves;
 use crate::topology::Health;
 use migshare_proto::{GpuUuid, JobKey};
+use std::collections::BTreeSet;
 
 impl Node {
     /// Number of leaves that Slurm is told this node has. Never changes with the layout.
@@ -112,17 +113,28 @@ impl Node {
         intruded.map(text).collect()
     }
 
-    /// A job that Slurm does not know and whose steps run.
+    /// A job that Slurm does not know and that runs.
     fn forgotten_by_slurm(&self, job: &JobKey) -> Option<String> {
-        let steps: Vec<String> =
-            self.steps_of(job).map(|(step, holder)| format!("{step} (pid {})", holder.pid)).collect();
+        let users = self.users_of(job);
         let text = format!(
-            "Slurm does not know job {job}, and its steps still run: {}; it keeps its leaves until they end, or until \
+            "Slurm does not know job {job}, and it still runs: {}; it keeps its leaves until that ends, or until \
              `migshare evict {} --force`",
-            steps.join(", "),
+            users.join(", "),
             job.job
         );
-        (!steps.is_empty()).then_some(text)
+        (!users.is_empty()).then_some(text)
+    }
+
+    /// Who uses the leaves of a job: its steps, by the slurmstepd whose end was not seen, and processes that the last look saw on
+    /// its leaves, as those of a batch script, which takes no grant.
+    pub(super) fn users_of(&self, job: &JobKey) -> Vec<String> {
+        let Some(lease) = self.books.leases.get(job) else { return Vec::new() };
+        let steps =
+            lease.grants.iter().map(|(step, grant)| format!("step {step} (pid {})", grant.holder.pid));
+        let instances = lease.leaves.iter().filter_map(|pick| self.sight.instance(&pick.leaf.place));
+        let seen: BTreeSet<u32> =
+            instances.flat_map(|i| &i.compute).flat_map(|c| &c.processes).copied().collect();
+        steps.chain(seen.into_iter().map(|pid| format!("process {pid}"))).collect()
     }
 
     fn lost_leaves(&self) -> Vec<String> {

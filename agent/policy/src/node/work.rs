@@ -9,9 +9,9 @@ use super::{Node, Proposal};
 use crate::books::{Quarantine, Stage};
 use crate::layout::Cut;
 use crate::order::RolledBack;
-use crate::record::{Cause, Ending, Holder, Place, Record};
+use crate::record::{Cause, Ending, Place, Record};
 use crate::seen::Effect;
-use migshare_proto::{GpuUuid, JobKey, StepId};
+use migshare_proto::GpuUuid;
 
 impl Proposal {
     fn records(records: Vec<Record>) -> Proposal {
@@ -62,17 +62,11 @@ impl Node {
         Proposal::records(ended.map(|(job, step, _)| Record::Release { job, step }).collect())
     }
 
-    /// Slurm's word alone takes no leaf from a process that uses it: while a step's slurmstepd lives, its job's lease stays.
+    /// Slurm's word alone takes no leaf from a process that uses it.
     fn end_leases(&self, _now: i64) -> Proposal {
-        let over = self.sight.stale.iter().filter(|job| self.steps_of(job).next().is_none());
+        let over = self.sight.stale.iter().filter(|job| self.users_of(job).is_empty());
         let close = |&job| Record::Close { job, how: Ending::Reaper };
         Proposal::records(over.map(close).collect())
-    }
-
-    /// The steps of a job that hold grants, each with its holder, whose end was not seen.
-    pub(super) fn steps_of(&self, job: &JobKey) -> impl Iterator<Item = (StepId, Holder)> {
-        let grants = self.books.leases.get(job).into_iter().flat_map(|lease| &lease.grants);
-        grants.map(|(step, grant)| (*step, grant.holder))
     }
 
     fn look(&self, now: i64) -> Proposal {

@@ -154,8 +154,8 @@ fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_a_step_of_it_runs() {
     assert_eq!(
         rig.node.problems(),
         [
-            "Slurm does not know job 700, and its steps still run: 0 (pid 70000), 1 (pid 70001); it keeps its leaves until \
-          they end, or until `migshare evict 700 --force`"
+            "Slurm does not know job 700, and it still runs: step 0 (pid 70000), step 1 (pid 70001); it keeps its leaves until \
+          that ends, or until `migshare evict 700 --force`"
         ]
     );
     assert_eq!(rig.node.service(), Service::Serving, "this is no reason to drain");
@@ -166,4 +166,21 @@ fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_a_step_of_it_runs() {
     rig.settle();
     assert!(rig.node.books().leases.is_empty() && rig.node.problems().is_empty());
     assert!(matches!(rig.ask(&open(701, 7)), Verdict::Lease(_)));
+}
+
+/// A batch script sees all leaves of its job and takes no grant.
+#[test]
+fn a_job_that_slurm_does_not_know_keeps_its_leaves_while_a_process_is_seen_on_them() {
+    let mut rig = Rig::h100s(1);
+    rig.ask(&open(700, 7));
+    rig.gpus[0].instances[3].compute[0].processes.push(4711);
+    rig.now += 100;
+    rig.scan();
+    rig.node.observe(rig.now, Seen::Running { jobs: Vec::new(), asked: rig.now });
+    rig.settle();
+    assert!(matches!(rig.ask(&open(701, 1)), Verdict::Refused(_)));
+    assert!(rig.node.problems()[0].contains("it still runs: process 4711"), "{:?}", rig.node.problems());
+    rig.gpus[0].instances[3].compute[0].processes.clear();
+    rig.scan();
+    assert!(rig.node.books().leases.is_empty() && rig.node.problems().is_empty());
 }
