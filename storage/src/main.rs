@@ -15,7 +15,7 @@ use migshare_storage::config::{
 };
 use migshare_storage::fs::WriteMode;
 use migshare_storage::policy::PolicyName;
-use migshare_storage::sidecar::{Sidecar, block_signals, wait_and_clean};
+use migshare_storage::sidecar::{Ended, Sidecar, block_signals, wait_and_clean};
 
 /// A cached view of a remote file system that reads clean hits from the cache and the network at once.
 #[derive(Parser)]
@@ -215,9 +215,13 @@ impl MountArgs {
 const ALLOW_OTHER: &str = "--allow-other is refused without root: what others read would pass through a process of yours, with \
     your rights; let root run the mount, which serves everybody with their own rights";
 
+/// Exit code of a sidecar that ended with dirty data in a journal.
+const DIRTY: u8 = 3;
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Clean) => ExitCode::SUCCESS,
+        Ok(Ended::Dirty) => ExitCode::from(DIRTY),
         Err(error) => {
             eprintln!("migshare-storage: {error:#}");
             ExitCode::FAILURE
@@ -225,14 +229,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    match cli.command {
+fn run(cli: Cli) -> Result<Ended> {
+    let asked = match cli.command {
         Command::Mount(args) => {
             ensure!(!args.allow_other || rustix::process::geteuid().is_root(), ALLOW_OTHER);
-            serve(args.into_config())
+            return serve(args.into_config());
         }
+        Command::Serve { config } => return serve(Config::read(&config)?),
         Command::Janitor { mounts } => Ok(wait_and_clean(&mounts)?),
-        Command::Serve { config } => serve(Config::read(&config)?),
         Command::CheckConfig { config } => check_config(&config),
         Command::Status { mount, json, count } => client::status(&mount, json, count),
         Command::Stats { mount, json } => client::stats(&mount, json),
@@ -243,7 +247,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Profile { file, out, plot, seconds } => {
             client::profile(&file, &out, plot.as_deref(), seconds)
         }
-    }
+    };
+    asked.map(|()| Ended::Clean)
 }
 
 fn check_config(path: &Path) -> Result<()> {
@@ -255,11 +260,10 @@ fn check_config(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn serve(config: Config) -> Result<()> {
+fn serve(config: Config) -> Result<Ended> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MIGSHARE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fuser=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     block_signals().context("cannot block signals")?;
-    Sidecar::start(config)?.run()?;
-    Ok(())
+    Ok(Sidecar::start(config)?.run()?)
 }

@@ -24,6 +24,7 @@ use crate::cache::{Cache, CacheDirError, FileStore};
 use crate::config::{Config, ConfigError, LockMode, MountConfig};
 use crate::dirty::JournalError;
 use crate::feedback::Watch;
+use crate::fs::writes::Finished;
 use crate::fs::{Engines, Fs, Identity, ReadPath, ReadSettings, WriteBack, probe_locks};
 use crate::fuse::{MountOptions, Mounted, mount};
 use crate::io::Engine;
@@ -98,6 +99,16 @@ pub enum StartError {
     },
 }
 
+/// What a sidecar left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Ended {
+    /// Nothing: the backend has everything.
+    Clean,
+    /// Dirty data in a journal, which must not be deleted.
+    Dirty,
+}
+
 /// A running sidecar.
 pub struct Sidecar {
     cache: Arc<Cache<FileStore>>,
@@ -145,7 +156,7 @@ impl Sidecar {
             match sidecar.add(mount) {
                 Ok(running) => sidecar.mounts.push(running),
                 Err(error) => {
-                    sidecar.stop();
+                    let _ = sidecar.stop();
                     return Err(error);
                 }
             }
@@ -156,7 +167,7 @@ impl Sidecar {
                 Ok(sidecar)
             }
             Err(error) => {
-                sidecar.stop();
+                let _ = sidecar.stop();
                 Err(error)
             }
         }
@@ -244,7 +255,7 @@ impl Sidecar {
     ///
     /// # Errors
     /// When signals cannot be received.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(self) -> io::Result<Ended> {
         let signals =
             SignalFd::with_flags(&ending_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let mut last = Instant::now();
@@ -255,8 +266,7 @@ impl Sidecar {
                 last = Instant::now();
             }
         }
-        self.stop();
-        Ok(())
+        Ok(self.stop())
     }
 
     fn keep_house(&self) {
@@ -276,16 +286,20 @@ impl Sidecar {
     }
 
     /// Unmounts everything and makes the cache durable.
-    pub fn stop(self) {
+    pub fn stop(self) -> Ended {
         service::stopping();
+        let mut ended = Ended::Clean;
         for running in self.mounts {
             running.mounted.unmount(&running.at);
-            if let Some(back) = &running.back {
-                writing::finish(back, &running.at);
+            if let Some(back) = &running.back
+                && writing::finish(back, &running.at) != Finished::Clean
+            {
+                ended = Ended::Dirty;
             }
             running.reads.close();
         }
         drop(self.janitor);
+        ended
     }
 }
 

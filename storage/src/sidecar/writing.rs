@@ -59,7 +59,6 @@ fn replay(back: &Arc<WriteBack>, journal: &Path, backend: &Path) -> Result<(), S
     back.start_flushing().map_err(|source| StartError::Other { what: "start the flushers", source })?;
     let finished = finish(back, backend);
     if finished == Finished::Clean {
-        back.sync();
         // Only a directory that is empty goes.
         let _ = std::fs::remove_dir(journal);
         return Ok(());
@@ -80,7 +79,7 @@ fn tell(found: &Recovered, backend: &Path) {
     }
 }
 
-/// Flushes with progress, until nothing is dirty, nothing more can be done, or an ending signal comes.
+/// Flushes with progress, until nothing is dirty and the journal is empty, nothing more can be done, or an ending signal comes.
 pub(super) fn finish(back: &WriteBack, name: &Path) -> Finished {
     let (all, began) = (back.dirty_bytes(), Instant::now());
     let signals =
@@ -95,6 +94,10 @@ pub(super) fn finish(back: &WriteBack, name: &Path) -> Finished {
         !signals.as_ref().is_ok_and(|s| matches!(s.read_signal(), Ok(Some(_))))
     });
     back.end();
+    if finished == Finished::Clean {
+        // What is left in a journal must be kept: nothing is.
+        back.sync();
+    }
     let name = name.display();
     match finished {
         Finished::Clean if all > 0 => {

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -173,6 +173,11 @@ impl Rig {
 
     /// Ends the sidecar in order.
     pub(crate) fn stop(&mut self) {
+        assert!(self.end().success());
+    }
+
+    /// Tells the sidecar to end; how it did.
+    pub(crate) fn end(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         let mut daemon = self.daemon.take().unwrap();
         let mut status = None;
@@ -180,7 +185,7 @@ impl Rig {
             status = daemon.try_wait().unwrap();
             status.is_some()
         });
-        assert!(status.unwrap().success());
+        status.unwrap()
     }
 
     pub(crate) fn stats(&self, name: &str) -> u64 {

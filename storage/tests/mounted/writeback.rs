@@ -150,6 +150,45 @@ fn a_full_backend_keeps_the_bytes_dirty_and_says_so() {
     assert!(fs::read(backend.0.join("f")).unwrap() == content(3 << 20, 1));
 }
 
+/// The epilog of the README, with another place for the mounts and the caches.
+fn epilog(dir: &Path) -> String {
+    let readme = include_str!("../../README.md");
+    let block = readme.split("```\n").find(|b| b.starts_with("# Epilog:")).unwrap();
+    let block = block.replace("/run/migshare-storage", "run").replace("/local/cache", "cache");
+    let log = "systemctl() { :; }; logger() { echo \"$@\" >> log; }; SLURM_JOB_ID=7";
+    let status = Command::new("sh").args(["-c", &format!("{log}\n{block}")]).current_dir(dir).status();
+    assert!(status.unwrap().success(), "a node is drained for a cache");
+    fs::read_to_string(dir.join("log")).unwrap_or_default()
+}
+
+#[test]
+fn an_end_that_leaves_dirty_data_is_told_by_the_exit_code_and_the_epilog_keeps_the_journal() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&[]);
+    let backend = Small::mount(rig.path().join("small"), 4 << 20);
+    let mut upper = Rig::above(backend.0.clone(), BACK);
+    fs::write(backend.0.join("ballast"), vec![1; 3 << 20]).unwrap();
+    fs::write(upper.mount().join("f"), content(3 << 20, 1)).unwrap();
+    assert_eq!(upper.end().code(), Some(3));
+    let job = upper.path().join("epilog");
+    fs::create_dir_all(job.join("run/7/project")).unwrap();
+    fs::create_dir(job.join("cache")).unwrap();
+    fs::rename(upper.cache(), job.join("cache/7")).unwrap();
+    assert!(epilog(&job).contains("cache/7"), "nobody is told of the dirty data");
+    fs::rename(job.join("cache/7"), upper.cache()).unwrap();
+
+    fs::remove_file(backend.0.join("ballast")).unwrap();
+    upper.start();
+    upper.stop();
+    assert!(fs::read(backend.0.join("f")).unwrap() == content(3 << 20, 1));
+    fs::create_dir_all(job.join("run/7/project")).unwrap();
+    fs::rename(upper.cache(), job.join("cache/7")).unwrap();
+    epilog(&job);
+    assert!(!job.join("cache/7").exists() && !job.join("run/7").exists());
+}
+
 #[test]
 fn after_a_crash_a_users_file_is_flushed_as_theirs_also_when_it_is_read_only_by_then() {
     if !can_mount() {
