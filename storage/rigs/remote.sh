@@ -155,6 +155,8 @@ end_pids() { # file: ends the processes that it names
 }
 
 flows() {
+    # At once: told to end, iperf3 first exchanges results through the queue that it has filled, for seconds.
+    [ ! -e "$dir/state/flows" ] || xargs -r kill -9 <"$dir/state/flows" 2>/dev/null || true
     end_pids "$dir/state/flows"
     [ "$1" != 0 ] || return 0
     "${server[@]}" iperf3 -s -p 5201 >/dev/null 2>&1 &

@@ -51,6 +51,17 @@ pub enum Side {
     Backend,
 }
 
+impl Side {
+    /// The one that has the other copy.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Cache => Self::Backend,
+            Self::Backend => Self::Cache,
+        }
+    }
+}
+
 /// Who reads: requests with the same id belong to one reader that waits for them together. The daemon uses
 /// the open file, the emulator the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

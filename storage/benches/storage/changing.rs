@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::load::{self, BUCKET, Load, Outcome, Pattern};
 use super::paired;
-use super::rig::{Remote, Sidecar, Work, forget_pages, put};
+use super::rig::{Mount, Remote, Sidecar, Work, forget_pages, put};
 use super::{Plan, axes, plot};
 
 const LOAD: Load = Load { block: 64 << 10, depth: 16, pattern: Pattern::Random };
@@ -116,7 +116,8 @@ fn paired_runs(plan: &Plan, remote: &Remote, sidecar: &Sidecar) -> Result<Vec<Ve
         for turn in 0..POLICIES.len() {
             let policy = (block + turn) % POLICIES.len();
             eprintln!("changing: block {} of {blocks}, {}", block + 1, POLICIES[policy]);
-            let path = sidecar.mount(POLICIES[policy])?.at.join("data");
+            let mount = sidecar.mount(POLICIES[policy])?;
+            let (path, before) = (mount.at.join("data"), Told::of(mount)?);
             enter(remote, SCRIPT[0], None)?;
             // Learning before the first change is not what this figure is about.
             load::run(&path, LOAD, plan.learn / 2)?;
@@ -129,10 +130,39 @@ fn paired_runs(plan: &Plan, remote: &Remote, sidecar: &Sidecar) -> Result<Vec<Ve
                 }
                 Ok(())
             })?;
+            println!("{}: {}", POLICIES[policy], Told::of(mount)?.since(&before));
             runs[policy].push(outcome);
         }
     }
     Ok(runs)
+}
+
+/// What the sidecar counted: a hit that became a miss, or that one side left waiting, is no matter of the split.
+struct Told([u64; TOLD.len()]);
+
+const TOLD: [&str; 5] =
+    ["hit_bytes_total", "split_bytes_total", "miss_bytes_total", "rescues_total", "probes_total"];
+
+impl Told {
+    fn of(mount: &Mount) -> Result<Self> {
+        let mut told = [0; TOLD.len()];
+        for (place, name) in TOLD.into_iter().enumerate() {
+            told[place] = mount.counter(name)?;
+        }
+        Ok(Self(told))
+    }
+
+    fn since(&self, before: &Self) -> String {
+        let mut grown = self.0.iter().zip(before.0).map(|(now, before)| now - before);
+        let mut next = || grown.next().unwrap_or(0);
+        let mut mb = || next() / 1_000_000;
+        let (hits, split, missed) = (mb(), mb(), mb());
+        format!(
+            "{hits} MB of hits, {split} of them at the backend; {missed} MB missed; {} rescued, {} duplicates",
+            next(),
+            next()
+        )
+    }
 }
 
 struct Recovery {

@@ -47,20 +47,43 @@ struct Readers {
     file: Arc<File>,
     load: Load,
     blocks: u64,
-    start: Instant,
     next: AtomicU64,
     over: AtomicBool,
     tally: Mutex<Tally>,
     ended: Condvar,
 }
 
-#[derive(Default)]
 struct Tally {
     under_way: u32,
+    /// Reads that are not counted because the queue only fills.
+    ramp: u32,
+    /// Since when reads are counted.
+    since: Instant,
     reads: u64,
     bytes: u64,
     buckets: Vec<u64>,
     failed: Option<std::io::Error>,
+}
+
+impl Tally {
+    fn new(under_way: u32, ramp: u32) -> Self {
+        Self { under_way, ramp, since: Instant::now(), reads: 0, bytes: 0, buckets: Vec::new(), failed: None }
+    }
+
+    fn count(&mut self, got: u64) {
+        if self.ramp > 0 {
+            self.ramp -= 1;
+            self.since = Instant::now();
+            return;
+        }
+        let bucket = (self.since.elapsed().as_nanos() / BUCKET.as_nanos()) as usize;
+        self.reads += 1;
+        self.bytes += got;
+        if self.buckets.len() <= bucket {
+            self.buckets.resize(bucket + 1, 0);
+        }
+        self.buckets[bucket] += got;
+    }
 }
 
 /// Opens a file past the page cache.
@@ -69,16 +92,27 @@ pub(crate) fn open_direct(path: &Path) -> Result<File> {
     Ok(File::from(open(path, flags, Mode::empty()).with_context(|| path.display().to_string())?))
 }
 
-/// Reads for `time`. Reads that are under way at its end are waited for and not counted.
+/// Reads for `time` from when as many reads have ended as are under way at once. Those that are under way at its end are
+/// waited for and not counted: as many as were under way at its beginning.
 pub(crate) fn run(path: &Path, load: Load, time: Duration) -> Result<Outcome> {
-    run_with(path, load, time, || Ok(()))
+    readers(path, load, time, load.depth, || Ok(()))
 }
 
-/// As [`run`], with something to do meanwhile, in this thread.
+/// Reads for `time` from the first read on, with something to do meanwhile, in this thread.
 pub(crate) fn run_with(
     path: &Path,
     load: Load,
     time: Duration,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<Outcome> {
+    readers(path, load, time, 0, meanwhile)
+}
+
+fn readers(
+    path: &Path,
+    load: Load,
+    time: Duration,
+    ramp: u32,
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<Outcome> {
     let file = open_direct(path)?;
@@ -89,18 +123,24 @@ pub(crate) fn run_with(
         file: Arc::new(file),
         load,
         blocks,
-        start: Instant::now(),
         next: AtomicU64::new(u64::from(std::process::id())),
         over: AtomicBool::new(false),
-        tally: Mutex::new(Tally { under_way: load.depth, ..Tally::default() }),
+        tally: Mutex::new(Tally::new(load.depth, ramp)),
         ended: Condvar::new(),
     });
     (0..load.depth).for_each(|_| readers.read());
     let done = meanwhile();
-    std::thread::sleep(time.saturating_sub(readers.start.elapsed()));
+    let (tally, late) = readers
+        .ended
+        .wait_timeout_while(readers.lock(), STUCK, |t| t.ramp > 0 && t.failed.is_none())
+        .unwrap_or_else(PoisonError::into_inner);
+    ensure!(!late.timed_out(), "a read of {} hangs", path.display());
+    let since = tally.since;
+    drop(tally);
+    std::thread::sleep(time.saturating_sub(since.elapsed()));
     let outcome = {
         let tally = readers.lock();
-        let seconds = readers.start.elapsed().as_secs_f64();
+        let seconds = since.elapsed().as_secs_f64();
         Outcome { rate: tally.bytes as f64 / seconds, reads: tally.reads, buckets: tally.buckets.clone() }
     };
     readers.over.store(true, Ordering::Release);
@@ -151,18 +191,13 @@ impl Readers {
 
     /// Counts a read; returns whether another one is to follow.
     fn ended(&self, result: std::io::Result<usize>) -> bool {
-        let bucket = (self.start.elapsed().as_nanos() / BUCKET.as_nanos()) as usize;
         let mut tally = self.lock();
         match result {
-            Ok(got) => {
-                tally.reads += 1;
-                tally.bytes += got as u64;
-                if tally.buckets.len() <= bucket {
-                    tally.buckets.resize(bucket + 1, 0);
-                }
-                tally.buckets[bucket] += got as u64;
-            }
+            Ok(got) => tally.count(got as u64),
             Err(error) => tally.failed = Some(error),
+        }
+        if tally.ramp == 0 && tally.reads == 0 {
+            self.ended.notify_all();
         }
         let on = !self.over.load(Ordering::Acquire) && tally.failed.is_none();
         if !on {

@@ -60,6 +60,71 @@ fn a_single_reader_of_a_fast_cache_is_not_diverted() {
     assert!(rate(&pair, window(), load(1, 1, SECOND)) >= 0.99 * cache);
 }
 
+/// The rates of the rig of real devices, in 64 KiB reads: a cache of 60 MB/s, a backend of 103.
+fn rig() -> Pair {
+    Pair::servers((1, 1_092_000), (1, 636_000)).unwrap()
+}
+
+#[test]
+fn a_single_reader_finds_the_faster_backend_and_stays_with_it() {
+    let pair = rig();
+    let backend = rate(&pair, Policy::BackendOnly, load(1, 1, SECOND));
+    let got = rate(&pair, window(), Load { measure: 10 * SECOND, ..load(1, 1, 2 * SECOND) });
+    assert!(got >= 0.97 * backend, "{got:.0} of {backend:.0}");
+}
+
+#[test]
+fn a_single_reader_loses_nothing_to_a_slower_backend() {
+    let pair = Pair::servers((1, 1_092_000), (1, 3_640_000)).unwrap();
+    let cache = rate(&pair, Policy::CacheOnly, load(1, 1, SECOND));
+    let got = rate(&pair, window(), Load { measure: 10 * SECOND, ..load(1, 1, SECOND) });
+    assert!(got >= 0.99 * cache, "{got:.0} of {cache:.0}");
+}
+
+/// What `policy` gets in each phase of `phase` nanoseconds, and per 100 ms; the backend's rate is scaled by `factors`.
+fn phases(policy: Policy, depth: u32, factors: &[f64], phase: Nanos) -> Vec<Vec<u64>> {
+    let steps = (0..).zip(factors).map(|(i, factor)| Step { at: i * phase, factor: *factor });
+    let steps: Vec<Step> = steps.collect();
+    let until = phase * factors.len() as Nanos;
+    let bucket = phase.min(100 * MILLIS);
+    let buckets = series(&rig(), policy, load(depth, 1, 0), &steps, until, bucket);
+    buckets.chunks((phase / bucket) as usize).map(<[u64]>::to_vec).collect()
+}
+
+#[test]
+fn a_network_that_changes_costs_no_more_than_noticing_it() {
+    // As the script of the bench has it: 103, 18, 60, 12, 52 and 103 MB/s.
+    let factors = [1.0, 0.175, 0.58, 0.117, 0.5, 1.0];
+    let phase = 3 * SECOND;
+    let got = phases(window(), 16, &factors, phase);
+    let cache = phases(Policy::CacheOnly, 16, &factors, phase);
+    for (index, factor) in factors.iter().enumerate().skip(1) {
+        let total = |buckets: &[u64]| buckets.iter().sum::<u64>() as f64;
+        let fixed = |p| total(&phases(Policy::fixed(p), 16, &[*factor], phase)[0]);
+        let best = (0..=10).map(|i| fixed(i * 10)).fold(0.0, f64::max);
+        let fraction = total(&got[index]) / best;
+        assert!(fraction >= 0.95, "{fraction:.3} of the best static ratio in phase {index}");
+        let dips =
+            got[index].iter().zip(&cache[index]).skip(3).filter(|(w, c)| (**w as f64) < 0.9 * **c as f64);
+        assert_eq!(dips.count(), 0, "phase {index}: {:?}", got[index]);
+    }
+}
+
+#[test]
+fn a_link_that_sends_in_bursts_is_no_changing_link() {
+    // 40 ms at 2.2 times the rate and 60 ms at a fifth of it, for 20 seconds.
+    let factors: Vec<f64> = (0..200).flat_map(|_| [2.2, 2.2, 0.2, 0.2, 0.2]).collect();
+    for depth in [1, 16] {
+        let total = |policy| {
+            let phases = phases(policy, depth, &factors, 20 * MILLIS);
+            phases.iter().skip(200).flatten().sum::<u64>() as f64
+        };
+        let (cache, backend) = (total(Policy::CacheOnly), total(Policy::BackendOnly));
+        let got = total(window()) / cache.max(backend);
+        assert!(got >= if depth == 1 { 0.97 } else { 1.3 }, "depth {depth}: {got:.2} of the better side");
+    }
+}
+
 #[test]
 fn equal_servers_scale_until_they_are_full() {
     let curve = Curve::servers(4, 1_000_000).unwrap();

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::OpenFile;
@@ -255,7 +255,7 @@ impl Segment {
     /// Asks the other side than `side` too.
     fn rescue(self: &Arc<Self>, side: Side) {
         self.hit.path.stats().add_rescue();
-        self.ask(if side == Side::Cache { Side::Backend } else { Side::Cache });
+        self.ask(side.other());
     }
 
     /// The only side that was asked, while there is no answer.
@@ -285,7 +285,7 @@ impl Segment {
         };
         if hedged {
             path.stats().add_hedge();
-            self.ask(if side == Side::Cache { Side::Backend } else { Side::Cache });
+            self.ask(side.other());
         }
     }
 }
@@ -295,7 +295,15 @@ pub(super) struct Watch {
     after: Duration,
     hedging: bool,
     flying: Mutex<VecDeque<(Instant, Weak<Segment>)>>,
+    /// Told, for hedging, that something is under way again.
+    departure: Condvar,
     closed: AtomicBool,
+}
+
+fn drop_ended(flying: &mut VecDeque<(Instant, Weak<Segment>)>) {
+    while flying.front().is_some_and(|(_, segment)| segment.strong_count() == 0) {
+        flying.pop_front();
+    }
 }
 
 const TICK: Duration = Duration::from_millis(25);
@@ -304,16 +312,38 @@ const HEDGE_TICK: Duration = Duration::from_millis(2);
 
 impl Watch {
     pub(super) fn new(after: Duration, hedging: bool) -> Self {
-        Self { after, hedging, flying: Mutex::default(), closed: AtomicBool::new(false) }
+        Self {
+            after,
+            hedging,
+            flying: Mutex::default(),
+            departure: Condvar::new(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     fn add(&self, segment: &Arc<Segment>) {
         let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
         // Those in front that are over need not wait for the tick.
-        while flying.front().is_some_and(|(_, s)| s.strong_count() == 0) {
-            flying.pop_front();
+        drop_ended(&mut flying);
+        if self.hedging && flying.is_empty() {
+            self.departure.notify_one();
         }
         flying.push_back((Instant::now(), Arc::downgrade(segment)));
+    }
+
+    /// The time until the next look: short only while there is something to hedge.
+    fn pause(&self) {
+        if !self.hedging {
+            return std::thread::sleep(TICK);
+        }
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        drop_ended(&mut flying);
+        let (flying, _) = self
+            .departure
+            .wait_timeout_while(flying, TICK, |f| f.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(flying);
+        std::thread::sleep(HEDGE_TICK);
     }
 
     /// Starts the thread, which ends with the read path.
@@ -324,9 +354,7 @@ impl Watch {
                 path.watch.look();
                 path.tick();
                 path.watch.hedge();
-                let pause = if path.watch.hedging { HEDGE_TICK } else { TICK };
-                drop(path);
-                std::thread::sleep(pause);
+                path.watch.pause();
             }
         };
         std::thread::Builder::new().name("watch".into()).spawn(tick).map(drop)

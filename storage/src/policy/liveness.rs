@@ -15,7 +15,9 @@ use super::{BackendState, InFlight, MILLIS, Nanos};
 
 /// A backend that answers nothing for this long while reads wait is not live.
 const SILENCE: Nanos = 250 * MILLIS;
-/// Time between two questions to a backend that is down; doubled, up to the second figure, while questions stay unanswered.
+/// Time between two questions to a backend that is down: while questions stay unanswered this part of the time that it has
+/// been down, at least and at most so much.
+const ASK_PART: Nanos = 8;
 const ASK_EVERY: Nanos = 100 * MILLIS;
 const ASK_SELDOM: Nanos = 30_000 * MILLIS;
 /// Good answers after which a backend that returned is trusted as before.
@@ -38,11 +40,12 @@ pub(super) struct Liveness {
     fresh: InFlight,
     /// Set when it goes down, until it was asked for.
     fell: bool,
+    /// Since when it is down, and when reads under way became stragglers last.
+    down_since: Nanos,
     down_at: Nanos,
     /// Since when `fresh` reads wait without an answer to any.
     waiting_since: Nanos,
     asked: Nanos,
-    ask_every: Nanos,
 }
 
 impl Default for Liveness {
@@ -53,10 +56,10 @@ impl Default for Liveness {
             stragglers: InFlight::default(),
             fresh: InFlight::default(),
             fell: false,
+            down_since: 0,
             down_at: 0,
             waiting_since: 0,
             asked: 0,
-            ask_every: ASK_EVERY,
         }
     }
 }
@@ -77,7 +80,7 @@ impl Liveness {
 
     /// A read of `len` bytes that was sent `latency` ago ended. Returns whether it was a straggler, whose latency says nothing.
     pub(super) fn completed(&mut self, now: Nanos, len: u32, latency: Nanos, ok: bool) -> bool {
-        let straggler = self.stragglers.reads > 0 && now.saturating_sub(latency) <= self.down_at;
+        let straggler = self.stragglers.reads > 0 && now.saturating_sub(latency) < self.down_at;
         if straggler {
             self.stragglers.remove(len);
         } else {
@@ -116,18 +119,26 @@ impl Liveness {
     }
 
     fn go_down(&mut self, now: Nanos) {
+        if self.stage != Stage::Down {
+            self.down_since = now;
+        }
         self.stage = Stage::Down;
-        let InFlight { reads, bytes } = std::mem::take(&mut self.fresh);
-        self.stragglers.reads += reads;
-        self.stragglers.bytes += bytes;
-        self.down_at = now;
         self.fell = true;
+        self.count_for_nothing(now);
     }
 
     fn return_slowly(&mut self, now: Nanos) {
         self.stage = Stage::Returning(1);
-        self.ask_every = ASK_EVERY;
         self.waiting_since = now;
+        // Questions on connections that are not back yet must not keep others from the backend.
+        self.count_for_nothing(now);
+    }
+
+    fn count_for_nothing(&mut self, now: Nanos) {
+        let InFlight { reads, bytes } = std::mem::take(&mut self.fresh);
+        self.stragglers.reads += reads;
+        self.stragglers.bytes += bytes;
+        self.down_at = now;
     }
 
     /// Whether it answers, as far as our own reads show.
@@ -147,13 +158,13 @@ impl Liveness {
 
     /// Whether a duplicate is to ask a backend that is down. The caller sends it if so.
     pub(super) fn wants_question(&mut self, now: Nanos) -> bool {
-        let due =
-            !self.is_live() && self.fresh.reads == 0 && now.saturating_sub(self.asked) >= self.ask_every;
+        // Questions that hang hold memory: ever fewer are asked. Failures hold nothing.
+        let hang = self.stragglers.reads + self.fresh.reads > 0;
+        let down_for = if hang { now.saturating_sub(self.down_since) } else { 0 };
+        let every = (down_for / ASK_PART).clamp(ASK_EVERY, ASK_SELDOM);
+        let due = !self.is_live() && now.saturating_sub(self.asked) >= every;
         if due {
             self.asked = now;
-            // Questions that hang hold memory: ever fewer are asked. Failures hold nothing.
-            let hang = self.stragglers.reads > 0;
-            self.ask_every = if hang { (self.ask_every * 2).min(ASK_SELDOM) } else { ASK_EVERY };
         }
         due
     }
@@ -245,7 +256,24 @@ mod tests {
                 liveness.issued(at * MILLIS, LEN);
             }
         }
-        assert!((10..40).contains(&asked), "{asked} in ten minutes");
+        assert!((10..80).contains(&asked), "{asked} in ten minutes");
+    }
+
+    /// A cable that was out for 1.5 s: connections come back one after another, and a question on a dead one waits.
+    #[test]
+    fn a_backend_is_asked_again_soon_though_questions_hang() {
+        let mut liveness = down(Liveness::default(), 8);
+        let mut last = 300 * MILLIS;
+        for at in (300..1800).step_by(5) {
+            liveness.tick(at * MILLIS);
+            if liveness.wants_question(at * MILLIS) {
+                liveness.issued(at * MILLIS, LEN);
+                last = at * MILLIS;
+            }
+            assert!(at * MILLIS - last <= 200 * MILLIS, "nothing asked for 200 ms at {at} ms");
+        }
+        liveness.completed(1800 * MILLIS, LEN, 50 * MILLIS, true);
+        assert!(liveness.has_room(), "the questions that hang take no room");
     }
 
     #[test]

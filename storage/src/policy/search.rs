@@ -6,11 +6,14 @@
 //!
 //! ```text
 //!   Base (0) [-> Recall] -> Grow (1, 2, 4 … requests) -> Near (n-1, n-2, n-4 … of n in flight) -> Refine (+-step)
-//!     ^                       (a level that loses 15 % ends it)                                      |
-//!     |                                                                                        v
-//!     +------- the rate or the number in flight moved away ------------------------------- Hold (+- trials,
-//!                                                                                          ever rarer)
+//!     ^                       (a level that loses 15 % ends it)                                   |        ^
+//!     |                                                                                           v        |
+//!     +-- the cache or the number in flight changed, or it gives no more than the cache alone -- Hold -----+
+//!                                                                            (+- trials, ever rarer)   the backend changed
 //! ```
+//! A change of the backend alone is no reason to leave it: what readers get is still more than the cache gives, and the best
+//! level is looked for from where it was. One read at a time is the case where a level cannot be tried without a loss: there
+//! duplicates, which cost nobody time, are compared with the cache first ([`Search::wants_duplicates`]).
 //! It knows no clock: the caller ends epochs and hands in their rates.
 
 /// What one epoch showed.
@@ -24,9 +27,9 @@ pub(crate) struct Epoch {
     pub(crate) unit: u64,
     /// Mean bytes in flight at the cache when a read was sent to the backend.
     pub(crate) cache_when_spilled: u64,
-    /// Mean latency of the cache, in nanoseconds.
+    /// Mean latency of the cache for reads of this class, in nanoseconds; 0 when it was not asked.
     pub(crate) cache_latency: u64,
-    /// Mean latency of the backend, in nanoseconds; 0 when it was never asked.
+    /// The same of the backend, duplicates included.
     pub(crate) backend_latency: u64,
 }
 
@@ -34,7 +37,17 @@ impl Epoch {
     /// Whether one read at a time was under way and duplicates showed the backend to be slower: then all of it at the
     /// backend would be a loss, and nothing in between is possible.
     fn is_hopeless(&self) -> bool {
-        self.in_flight < 2 * self.unit && self.backend_latency > self.cache_latency
+        self.is_alone() && self.backend_latency > self.cache_latency
+    }
+
+    /// Whether one read at a time was under way.
+    fn is_alone(&self) -> bool {
+        self.in_flight < 2 * self.unit
+    }
+
+    /// The highest level that leaves the cache something to do.
+    fn ceiling(&self) -> u64 {
+        self.in_flight.saturating_sub(self.unit)
     }
 }
 
@@ -51,10 +64,21 @@ enum Stage {
     Base,
     Recall,
     Grow,
-    Near { gap: u64 },
-    Refine { step: u64, up: bool },
-    Hold { left: u32 },
-    Trial { up: bool },
+    Near {
+        gap: u64,
+    },
+    Refine {
+        step: u64,
+        up: bool,
+    },
+    Hold {
+        left: u32,
+    },
+    /// At level 0, with duplicates: is a trial worth its loss?
+    Ask,
+    Trial {
+        up: bool,
+    },
 }
 
 /// A gain below this is noise, and then the lower level wins: it asks less of a shared backend.
@@ -65,6 +89,8 @@ const LOSING: f64 = 0.85;
 /// again is noisy: there it must move further, up to the second figure.
 const MOVED: f64 = 0.12;
 const MOVED_NOISY: f64 = 0.4;
+/// A level that gives less than this of what the cache alone gave is not held on to when things change.
+const WORTHWHILE: f64 = 1.05;
 /// Hold epochs before the first trial, and the most between two.
 const FIRST_HOLD: u32 = 16;
 const LAST_HOLD: u32 = 2048;
@@ -77,10 +103,11 @@ pub(crate) struct Search {
     best: Measured,
     /// Best rate seen at any level; `best` may be a lower level that gives almost as much.
     peak: f64,
+    /// What the cache alone gave when it was measured last.
+    base: f64,
     hold_epochs: u32,
     moved: u32,
-    held_in_flight: u64,
-    held_latency: u64,
+    held: Option<Epoch>,
     fruitless: u32,
     /// The level that paid before things changed: tried first when they change back.
     recalled: Option<Measured>,
@@ -96,10 +123,10 @@ impl Default for Search {
             level: 0,
             best: Measured { level: 0, rate: 0.0, keep: 0 },
             peak: 0.0,
+            base: 0.0,
             hold_epochs: FIRST_HOLD,
             moved: 0,
-            held_in_flight: 0,
-            held_latency: 0,
+            held: None,
             fruitless: 0,
             recalled: None,
             moves: MOVED,
@@ -125,6 +152,11 @@ impl Search {
         !matches!(self.stage, Stage::Hold { .. })
     }
 
+    /// Whether duplicates of reads that come alone are wanted, to compare the backend with the cache.
+    pub(crate) fn wants_duplicates(&self) -> bool {
+        matches!(self.stage, Stage::Base | Stage::Ask)
+    }
+
     /// Rate of the best level, in bytes per second; 0 before the first epoch.
     pub(crate) fn best_rate(&self) -> f64 {
         self.best.rate
@@ -136,7 +168,7 @@ impl Search {
         let expected = self.best.rate * seconds;
         let share = bytes as f64 / expected.max(1.0);
         let reads = expected / unit.max(1) as f64;
-        let trying = self.exploring() && self.stage != Stage::Base;
+        let trying = self.exploring() && !self.wants_duplicates();
         trying && (reads > 24.0 && share < 0.4 || reads > 96.0 && share < 0.7)
     }
 
@@ -153,15 +185,15 @@ impl Search {
             Stage::Base => {
                 self.best = Measured { keep: 0, ..here };
                 self.peak = here.rate;
+                self.base = here.rate;
                 match self.recalled {
-                    _ if epoch.is_hopeless() => self.start_hold(FIRST_HOLD),
                     Some(good) => self.to(Stage::Recall, good.level),
                     None => self.to(Stage::Grow, epoch.unit),
                 }
             }
             Stage::Recall => {
                 if self.take_if_better(here) {
-                    self.start_refine(&epoch);
+                    self.start_refine(4, &epoch);
                 } else {
                     self.recalled = None;
                     self.to(Stage::Grow, epoch.unit);
@@ -171,6 +203,8 @@ impl Search {
             Stage::Near { gap } => self.near(here, gap, &epoch),
             Stage::Refine { step, up } => self.refine(here, step, up, &epoch),
             Stage::Hold { left } => self.hold(here, left, &epoch),
+            Stage::Ask if epoch.is_hopeless() => self.start_hold(self.longer(2)),
+            Stage::Ask => self.start_trial(true, &epoch),
             Stage::Trial { up } => self.trial(here, up),
         }
     }
@@ -205,7 +239,7 @@ impl Search {
     fn near_from(&mut self, gap: u64, epoch: &Epoch) {
         match epoch.in_flight.checked_sub(gap * epoch.unit) {
             Some(level) if level > self.best.level / 2 && level > 0 => self.to(Stage::Near { gap }, level),
-            _ => self.start_refine(epoch),
+            _ => self.start_refine(4, epoch),
         }
     }
 
@@ -214,13 +248,14 @@ impl Search {
         self.near_from(gap * 2, epoch);
     }
 
-    fn start_refine(&mut self, epoch: &Epoch) {
+    /// Looks for the best level around the one that is best now, by a `part` of it at first.
+    fn start_refine(&mut self, part: u64, epoch: &Epoch) {
         // Growing began with one read: there is nothing between that and none.
         if self.best.level == 0 {
             return self.start_hold(FIRST_HOLD);
         }
-        let step = (self.best.level / 4 / epoch.unit).max(1) * epoch.unit;
-        self.to(Stage::Refine { step, up: true }, self.best.level + step);
+        let step = (self.best.level / part / epoch.unit).max(1) * epoch.unit;
+        self.try_around(step, true, epoch);
     }
 
     fn refine(&mut self, here: Measured, step: u64, up: bool, epoch: &Epoch) {
@@ -230,12 +265,27 @@ impl Search {
             (false, true) => (step, false),
             (false, false) => (step / 2 / epoch.unit * epoch.unit, true),
         };
-        let next = if up { self.best.level + step } else { self.best.level.saturating_sub(step) };
+        self.try_around(step, up, epoch);
+    }
+
+    fn try_around(&mut self, step: u64, up: bool, epoch: &Epoch) {
         if step == 0 || (self.best.level == 0 && !up) {
-            self.start_hold(FIRST_HOLD);
-        } else {
-            self.to(Stage::Refine { step, up }, next);
+            return self.start_hold(FIRST_HOLD);
         }
+        match self.beside(step, up, epoch) {
+            Some(level) => self.to(Stage::Refine { step, up }, level),
+            None => self.to(Stage::Refine { step, up: false }, self.best.level.saturating_sub(step)),
+        }
+    }
+
+    /// The level a step beside the best one; `None` where there is none because the cache would get nothing.
+    fn beside(&self, step: u64, up: bool, epoch: &Epoch) -> Option<u64> {
+        if !up {
+            return Some(self.best.level.saturating_sub(step));
+        }
+        let level = self.best.level + step;
+        let level = if epoch.is_alone() { level } else { level.min(epoch.ceiling()) };
+        (level > self.best.level).then_some(level)
     }
 
     fn start_hold(&mut self, epochs: u32) {
@@ -248,25 +298,20 @@ impl Search {
         }
         self.hold_epochs = epochs;
         self.moved = 0;
-        self.held_in_flight = 0;
+        self.held = None;
         self.to(Stage::Hold { left: epochs }, self.best.level);
     }
 
     fn hold(&mut self, here: Measured, left: u32, epoch: &Epoch) {
+        let held = *self.held.get_or_insert(*epoch);
         let ratio = here.rate / self.best.rate.max(1.0);
-        if self.held_in_flight == 0 {
-            self.held_in_flight = epoch.in_flight;
-            self.held_latency = epoch.backend_latency;
-        }
-        let latency = epoch.backend_latency as f64 / self.held_latency.max(1) as f64;
-        let concurrency = epoch.in_flight as f64 / self.held_in_flight.max(1) as f64;
-        let same = 0.6..=1.7;
-        let backend_moved = self.best.level > 0 && !same.contains(&latency);
-        let moved = (ratio - 1.0).abs() > self.moves || !same.contains(&concurrency) || backend_moved;
+        let readers_moved = !is_same(epoch.in_flight, held.in_flight);
+        let backend_moved = self.best.level > 0 && !is_same(epoch.backend_latency, held.backend_latency);
+        let moved = (ratio - 1.0).abs() > self.moves || readers_moved || backend_moved;
         self.moved = if moved { self.moved + 1 } else { 0 };
         if self.moved >= 3 {
-            self.restart();
-            return;
+            let cache_moved = readers_moved || !is_same(epoch.cache_latency, held.cache_latency);
+            return self.changed(here, cache_moved, epoch);
         }
         if !moved {
             let drift = (here.rate - self.best.rate) / 8.0;
@@ -276,13 +321,29 @@ impl Search {
         }
         if left > 0 {
             self.stage = Stage::Hold { left: left - 1 };
-        } else if self.best.level == 0 && epoch.is_hopeless() {
-            self.start_hold(self.hold_epochs);
+        } else if self.best.level == 0 && epoch.is_alone() {
+            self.to(Stage::Ask, 0);
         } else {
-            let up = self.fruitless.is_multiple_of(2);
-            let step = (self.best.level / 8 / epoch.unit).max(1) * epoch.unit;
-            let level = if up { self.best.level + step } else { self.best.level.saturating_sub(step) };
-            self.to(Stage::Trial { up }, level);
+            self.start_trial(self.fruitless.is_multiple_of(2), epoch);
+        }
+    }
+
+    /// Something is not what it was when the level was found.
+    fn changed(&mut self, here: Measured, cache_moved: bool, epoch: &Epoch) {
+        if cache_moved || self.best.level == 0 || here.rate < self.base * WORTHWHILE {
+            return self.restart();
+        }
+        self.before = Some(self.best.level);
+        self.best = here;
+        self.peak = here.rate;
+        self.start_refine(2, epoch);
+    }
+
+    fn start_trial(&mut self, up: bool, epoch: &Epoch) {
+        let step = (self.best.level / 8 / epoch.unit).max(1) * epoch.unit;
+        match self.beside(step, up, epoch) {
+            Some(level) => self.to(Stage::Trial { up }, level),
+            None => self.to(Stage::Trial { up: false }, self.best.level.saturating_sub(step)),
         }
     }
 
@@ -292,9 +353,21 @@ impl Search {
             self.start_hold(2);
         } else {
             self.fruitless += 1;
-            self.start_hold((self.hold_epochs * 2).min(LAST_HOLD));
+            // One that cost much is not repeated soon.
+            let lost = here.rate < self.best.rate * LOSING;
+            self.start_hold(self.longer(if lost { 4 } else { 2 }));
         }
     }
+
+    fn longer(&self, times: u32) -> u32 {
+        (self.hold_epochs * times).min(LAST_HOLD)
+    }
+}
+
+/// Whether two figures are alike, as far as bursts and a few readers more or less go; 0 is no figure.
+fn is_same(one: u64, other: u64) -> bool {
+    let ratio = one as f64 / other.max(1) as f64;
+    one == 0 || other == 0 || (0.6..=1.7).contains(&ratio)
 }
 
 #[cfg(test)]

@@ -172,6 +172,40 @@ fn a_slow_target_takes_nothing_from_its_neighbours() {
     assert!(most <= 2, "the slow target held {most} readers");
 }
 
+/// Misses before were large and slow; they say nothing of how long a read of 64 KiB takes.
+#[test]
+fn large_misses_do_not_hide_a_backend_that_is_faster_for_a_single_reader() {
+    let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    let miss = Ask { len: 1 << 20, ..ASK };
+    let mut now = 0;
+    for _ in 0..256 {
+        splitter.issued(now, Side::Backend, miss);
+        now += 20 * MILLIS;
+        splitter.completed(now, Completion { len: miss.len, ..done(Side::Backend, 20 * MILLIS, true) });
+    }
+    let (start, mut at_backend, mut reads) = (now, 0, 0);
+    while now < start + 3 * SECOND {
+        let route = splitter.route(now, ASK);
+        let (side, latency) = match route {
+            Route::One(Side::Backend) => (Side::Backend, 600_000),
+            _ => (Side::Cache, 1_100_000),
+        };
+        splitter.issued(now, side, ASK);
+        if route == Route::Probe {
+            splitter.issued(now, Side::Backend, ASK);
+            splitter
+                .completed(now + 600_000, Completion { useful: false, ..done(Side::Backend, 600_000, true) });
+        }
+        now += latency;
+        splitter.completed(now, done(side, latency, true));
+        if now > start + SECOND {
+            reads += 1;
+            at_backend += u32::from(side == Side::Backend);
+        }
+    }
+    assert!(at_backend * 10 > reads * 9, "{at_backend} of {reads} at the backend");
+}
+
 #[test]
 fn a_lost_target_is_left_alone_and_its_neighbours_are_not() {
     let mut splitter = Splitter::new(Policy::BackendOnly);

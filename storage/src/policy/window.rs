@@ -20,7 +20,7 @@ mod stripe;
 
 use super::search::Search;
 use super::target::PerTarget;
-use super::{Ask, Completion, MILLIS, Nanos, Outstanding, Route, SECOND, Side, StreamId, TargetId};
+use super::{Ask, Completion, InFlight, MILLIS, Nanos, Outstanding, Route, SECOND, Side, StreamId, TargetId};
 use epoch::Meter;
 use minimum::ExpiringMin;
 use serde::Serialize;
@@ -47,6 +47,8 @@ const BEARABLE_FLOOR: Nanos = 50 * MILLIS;
 const PROBE_HOPEFUL: Nanos = 200 * MILLIS;
 const PROBE_IDLE: Nanos = 5 * SECOND;
 const HOPE: Nanos = 60 * SECOND;
+/// Duplicates of one epoch that compares the two sides: enough for a link to run out of what it saved up for bursts.
+const COMPARE: u32 = 16;
 
 #[derive(Debug, Default)]
 struct SideTiming {
@@ -113,13 +115,16 @@ struct Target {
     /// Bytes that each stream holds there, by [`StreamId::bucket`].
     held: [u64; StreamId::BUCKETS],
     timing: SideTiming,
+    /// Duplicates under way, for which no reader waits.
+    duplicates: InFlight,
     /// When it last answered or was asked by a duplicate.
     heard: Nanos,
 }
 
 impl Default for Target {
     fn default() -> Self {
-        Self { held: [0; StreamId::BUCKETS], timing: SideTiming::default(), heard: 0 }
+        let (timing, duplicates) = Default::default();
+        Self { held: [0; StreamId::BUCKETS], timing, duplicates, heard: 0 }
     }
 }
 
@@ -140,8 +145,10 @@ struct Probe {
     last: Nanos,
     /// When a hit was last spilled.
     useful: Nanos,
-    /// Backend latency when the searches last decided against it.
+    /// What single duplicates took while the searches decided against the backend.
     known: Nanos,
+    /// Duplicates of the epoch that compares.
+    compared: u32,
 }
 
 impl Window {
@@ -155,7 +162,7 @@ impl Window {
             cache: SideTiming::default(),
             backend: SideTiming::default(),
             stripes: Stripes::default(),
-            probe: Probe { last: 0, useful: 0, known: 0 },
+            probe: Probe { last: 0, useful: 0, known: 0, compared: 0 },
             degraded: false,
             reason: Reason::default(),
         }
@@ -173,7 +180,19 @@ impl Window {
 
     /// A target went down: what was under way there will not be told of again.
     pub(super) fn target_fell(&mut self, target: TargetId) {
-        self.target(target).held = [0; StreamId::BUCKETS];
+        let target = self.target(target);
+        target.held = [0; StreamId::BUCKETS];
+        target.duplicates = InFlight::default();
+    }
+
+    /// What readers wait for: a duplicate makes nobody's queue longer.
+    fn waited_for(&self, out: &Outstanding) -> Outstanding {
+        let mut out = *out;
+        for InFlight { reads, bytes } in self.targets.iter().map(|t| t.duplicates) {
+            out.backend.reads = out.backend.reads.saturating_sub(reads);
+            out.backend.bytes = out.backend.bytes.saturating_sub(bytes);
+        }
+        out
     }
 
     fn target(&mut self, target: TargetId) -> &mut Target {
@@ -189,6 +208,7 @@ impl Window {
     /// `room`: the backend may get one more read.
     pub(super) fn route(&mut self, now: Nanos, ask: Ask, out: &Outstanding, room: bool) -> Route {
         let len = ask.len;
+        let out = &self.waited_for(out);
         if !room {
             // Neither does what is measured while it gets less than its window.
             self.meter.restart(now);
@@ -204,7 +224,10 @@ impl Window {
                 Route::One(Side::Backend)
             }
             Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
-            _ if self.probe_is_due(now, ask.target) => Route::Probe,
+            _ if self.probe_is_due(now, ask, out) => {
+                self.target(ask.target).duplicates.add(len);
+                Route::Probe
+            }
             _ => Route::One(Side::Cache),
         }
     }
@@ -261,15 +284,20 @@ impl Window {
         ((window as f64 * own / all) as u64).next_multiple_of(u64::from(len.max(1)))
     }
 
-    fn probe_is_due(&mut self, now: Nanos, target: TargetId) -> bool {
+    fn probe_is_due(&mut self, now: Nanos, ask: Ask, out: &Outstanding) -> bool {
+        let alone = out.cache.reads + out.backend.reads == 0;
+        let compare =
+            alone && self.probe.compared < COMPARE && self.searches[class_of(ask.len)].wants_duplicates();
         let hopeful = now.saturating_sub(self.probe.useful) < HOPE;
         let every = if hopeful { PROBE_HOPEFUL } else { PROBE_IDLE };
         let last = self.probe.last;
-        let target = self.target(target);
-        let due = target.bytes() == 0 && now.saturating_sub(target.heard.max(last)) >= every;
+        let target = self.target(ask.target);
+        let idle = target.bytes() == 0;
+        let due = idle && (compare || now.saturating_sub(target.heard.max(last)) >= every);
         if due {
             target.heard = now;
             self.probe.last = now;
+            self.probe.compared += u32::from(compare);
         }
         due
     }
@@ -277,8 +305,12 @@ impl Window {
     /// What is measured while the backend is not live says nothing of later.
     pub(super) fn completed(&mut self, now: Nanos, done: &Completion, live: bool) {
         if done.side == Side::Backend {
-            let held = &mut self.target(done.target).held[done.stream.bucket()];
+            let target = self.target(done.target);
+            let held = &mut target.held[done.stream.bucket()];
             *held = held.saturating_sub(u64::from(done.len));
+            if !done.useful {
+                target.duplicates.remove(done.len);
+            }
         }
         if !done.ok {
             return;
@@ -291,13 +323,9 @@ impl Window {
         if !live {
             return self.meter.restart(now);
         }
-        if let Some((class, epoch)) =
-            self.meter.completed(now, done, (self.cache.mean, self.backend.mean), &self.searches)
-        {
+        if let Some((class, epoch)) = self.meter.completed(now, done, self.backend.mean, &self.searches) {
             self.searches[class].epoch(epoch);
-            if self.searches[class].level() == 0 {
-                self.probe.known = self.backend.mean;
-            }
+            self.probe.compared = 0;
             self.meter.restart(now);
         }
     }
@@ -307,10 +335,21 @@ impl Window {
         let target = self.target(done.target);
         target.heard = now;
         target.timing.add(now, done.latency);
-        let recovered = self.probe.known > 0 && done.latency * 3 < self.probe.known * 2;
-        if !done.useful && recovered {
-            self.probe.known = done.latency;
+        let comparing = self.searches[class_of(done.len)].wants_duplicates();
+        if !done.useful && !comparing {
+            self.single_answered(done.latency);
+        }
+    }
+
+    /// A duplicate that came alone was answered. One that took much less time than those before it says that the backend
+    /// has recovered. Those of an epoch that compares come one after another and are slower where a link saves up.
+    fn single_answered(&mut self, latency: Nanos) {
+        let known = self.probe.known;
+        if known > 0 && latency * 3 < known * 2 {
+            self.probe.known = latency;
             self.searches.iter_mut().filter(|s| s.level() == 0).for_each(Search::restart);
+        } else {
+            self.probe.known = if known == 0 { latency } else { (known * 7 + latency) / 8 };
         }
     }
 

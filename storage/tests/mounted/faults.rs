@@ -51,6 +51,43 @@ fn clean_hits_survive_a_backend_that_hangs_and_misses_go_on_when_it_returns() {
 }
 
 #[test]
+fn a_late_hit_is_read_at_the_other_side_before_the_rescue_and_within_the_budget() {
+    if !can_mount() {
+        return;
+    }
+    let lower = Rig::new(&[]);
+    lower.put("hot", &content(3 << 20, 1));
+    // Nobody is rescued within the bound: what helps is the hedge.
+    let arguments = ["--policy", "backend-only", "--hedge-percent", "5", "--rescue-ms", "600000"];
+    let rig = Rig::over(&lower, &arguments);
+    let hot = rig.mount().join("hot");
+    rig.warm(&hot);
+    let file = direct(&hot);
+    let mut bytes = vec![0; 65536];
+    // Enough of them to know what is late.
+    for turn in 0..480 {
+        file.read_exact_at(&mut bytes, turn % 48 * 65536).unwrap();
+    }
+    let before = rig.stats("hedges_total");
+    assert!(before <= 24, "{before} of 480 hits hedged, with 5 % allowed");
+    // Fewer than it takes to know what is late at the cache: they fill the budget and take nothing out of it.
+    rig.set_policy("cache-only");
+    for turn in 0..160 {
+        file.read_exact_at(&mut bytes, turn % 48 * 65536).unwrap();
+    }
+    rig.set_policy("backend-only");
+
+    lower.signal(Signal::SIGSTOP);
+    let late = bounded(move || {
+        let mut bytes = vec![0; 65536];
+        file.read_exact_at(&mut bytes, 65536).map(|()| bytes).unwrap()
+    });
+    lower.signal(Signal::SIGCONT);
+    assert!(late == content(3 << 20, 1)[65536..131_072], "wrong bytes from the other side");
+    assert_eq!((rig.stats("hedges_total"), rig.stats("rescues_total")), (before + 1, 0));
+}
+
+#[test]
 fn a_cache_with_garbage_in_it_never_serves_the_garbage() {
     if !can_mount() {
         return;

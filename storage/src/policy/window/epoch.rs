@@ -10,9 +10,12 @@ use super::{CLASSES, class_of};
 use crate::policy::search::{Epoch, Search};
 use crate::policy::{Ask, Completion, MILLIS, Nanos, Outstanding, SECOND, Side};
 
-/// Reads an epoch needs, and the least and the most time it takes.
+/// Reads an epoch needs, and the least and the most time it takes. Large reads are few, so fewer of them are enough after some
+/// time.
 const READS: u32 = 128;
+const FEW_READS: u32 = 16;
 const SHORTEST: Nanos = 20 * MILLIS;
+const LONG: Nanos = 300 * MILLIS;
 const LONGEST: Nanos = SECOND;
 const SETTLE_READS: u32 = 16;
 
@@ -27,12 +30,26 @@ pub(super) struct Meter {
     reads: u32,
     bytes: [u64; CLASSES],
     in_flight: u64,
-    backend_reads: u64,
-    backend_nanos: Nanos,
+    /// Most reads under way at once.
+    concurrent: u32,
+    timings: [[Timing; CLASSES]; 2],
     spilled: u64,
     cache_when_spilled: u64,
     streams: Seen,
     targets: Seen,
+}
+
+/// Reads of one class at one side, duplicates included.
+#[derive(Clone, Copy, Debug, Default)]
+struct Timing {
+    reads: u64,
+    nanos: Nanos,
+}
+
+impl Timing {
+    fn mean(self) -> Nanos {
+        self.nanos.checked_div(self.reads).unwrap_or(0)
+    }
 }
 
 /// Which streams or targets were active: by bucket, so more than 64 count as 64.
@@ -61,6 +78,7 @@ impl Meter {
         self.streams.now |= 1 << ask.stream.bucket();
         self.targets.now |= 1 << ask.target.bucket();
         self.in_flight = self.in_flight.max(out.cache.bytes + out.backend.bytes + len);
+        self.concurrent = self.concurrent.max(out.cache.reads + out.backend.reads + 1);
         if spilled {
             self.spilled += 1;
             self.cache_when_spilled += out.cache.bytes;
@@ -77,40 +95,39 @@ impl Meter {
         (self.targets.before | self.targets.now) >> target & 1 == 1
     }
 
-    /// A read completed; returns the class and the epoch when enough was seen.
+    /// A read completed; returns the class and the epoch when enough was seen. `drains`: how long reads at the backend take.
     pub(super) fn completed(
         &mut self,
         now: Nanos,
         done: &Completion,
-        (cache_latency, backend_latency): (Nanos, Nanos),
+        drains: Nanos,
         searches: &[Search; CLASSES],
     ) -> Option<(usize, Epoch)> {
+        let timing = &mut self.timings[done.side as usize][class_of(done.len)];
+        timing.reads += 1;
+        timing.nanos += done.latency;
         if !done.useful {
             return None;
         }
         self.last = now;
-        let now = now - self.idle;
-        let latencies = (cache_latency, backend_latency);
+        let (now, drains) = (now - self.idle, drains.min(LONGEST));
         self.reads += 1;
         self.bytes[class_of(done.len)] += u64::from(done.len);
-        if done.side == Side::Backend {
-            self.backend_reads += 1;
-            self.backend_nanos += done.latency;
-        }
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
         let Some(settled) = self.settled else {
-            if self.reads >= SETTLE_READS && now - self.since >= backend_latency.min(LONGEST) * 3 / 2 {
+            if self.reads >= SETTLE_READS.min(self.concurrent + 1) && now - self.since >= drains * 3 / 2 {
                 let Self { since, idle, last, streams, targets, .. } = *self;
                 *self = Self { since, settled: Some(now), idle, last, streams, targets, ..Self::default() };
                 return None;
             }
             let lost = self.lost(now, self.since, &searches[class]);
-            return lost.then(|| (class, self.epoch(now, self.since, latencies)));
+            return lost.then(|| (class, self.epoch(now, self.since, class)));
         };
         let elapsed = now - settled;
-        let enough = self.reads >= READS && elapsed >= SHORTEST.max(backend_latency.min(LONGEST) * 3);
+        let few = self.reads >= FEW_READS && elapsed >= LONG;
+        let enough = (self.reads >= READS || few) && elapsed >= SHORTEST.max(drains * 3);
         let over = enough || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
-        over.then(|| (class, self.epoch(now, settled, latencies)))
+        over.then(|| (class, self.epoch(now, settled, class)))
     }
 
     fn lost(&self, now: Nanos, since: Nanos, search: &Search) -> bool {
@@ -118,16 +135,16 @@ impl Meter {
         search.is_lost(bytes, (now - since) as f64 / SECOND as f64, bytes / u64::from(self.reads.max(1)))
     }
 
-    fn epoch(&self, now: Nanos, since: Nanos, (cache_latency, backend_latency): (Nanos, Nanos)) -> Epoch {
+    fn epoch(&self, now: Nanos, since: Nanos, class: usize) -> Epoch {
         let total: u64 = self.bytes.iter().sum();
+        let latency = |side: Side| self.timings[side as usize][class].mean();
         Epoch {
             rate: total as f64 * SECOND as f64 / (now - since).max(1) as f64,
             in_flight: self.in_flight,
             unit: (total / u64::from(self.reads.max(1))).max(4096),
             cache_when_spilled: self.cache_when_spilled.checked_div(self.spilled).unwrap_or(0),
-            cache_latency,
-            // The mean of the last few reads jumps where a link sends in bursts.
-            backend_latency: self.backend_nanos.checked_div(self.backend_reads).unwrap_or(backend_latency),
+            cache_latency: latency(Side::Cache),
+            backend_latency: latency(Side::Backend),
         }
     }
 }
