@@ -16,13 +16,15 @@
 
 mod epoch;
 mod minimum;
+mod probe;
 mod stripe;
 
 use super::search::Search;
 use super::target::PerTarget;
-use super::{Ask, Completion, InFlight, MILLIS, Nanos, Outstanding, Route, SECOND, Side, StreamId, TargetId};
+use super::{Ask, Completion, InFlight, MILLIS, Nanos, Outstanding, Route, Side, StreamId, TargetId};
 use epoch::Meter;
 use minimum::ExpiringMin;
+use probe::Probe;
 use serde::Serialize;
 use stripe::Stripes;
 
@@ -43,12 +45,6 @@ const POLITE_FACTOR: u64 = 17;
 /// A backend read may take this much longer than a cache read, and never less than `BEARABLE_FLOOR`.
 const BEARABLE_FACTOR: u64 = 64;
 const BEARABLE_FLOOR: Nanos = 50 * MILLIS;
-/// Time between duplicates while the backend gets no hits: within a minute after it was useful, and later.
-const PROBE_HOPEFUL: Nanos = 200 * MILLIS;
-const PROBE_IDLE: Nanos = 5 * SECOND;
-const HOPE: Nanos = 60 * SECOND;
-/// Duplicates of one epoch that compares the two sides: enough for a link to run out of what it saved up for bursts.
-const COMPARE: u32 = 16;
 
 #[derive(Debug, Default)]
 struct SideTiming {
@@ -140,17 +136,6 @@ impl Target {
     }
 }
 
-#[derive(Debug)]
-struct Probe {
-    last: Nanos,
-    /// When a hit was last spilled.
-    useful: Nanos,
-    /// What single duplicates took while the searches decided against the backend.
-    known: Nanos,
-    /// Duplicates of the epoch that compares.
-    compared: u32,
-}
-
 impl Window {
     /// A policy that knows nothing yet and therefore reads at the cache.
     pub fn new(config: WindowConfig) -> Self {
@@ -162,7 +147,7 @@ impl Window {
             cache: SideTiming::default(),
             backend: SideTiming::default(),
             stripes: Stripes::default(),
-            probe: Probe { last: 0, useful: 0, known: 0, compared: 0 },
+            probe: Probe::default(),
             degraded: false,
             reason: Reason::default(),
         }
@@ -220,7 +205,7 @@ impl Window {
         self.meter.arrived(now, ask, out, reason == Reason::Spilled);
         match reason {
             Reason::Spilled => {
-                self.probe.useful = now;
+                self.probe.spilled(now);
                 Route::One(Side::Backend)
             }
             Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
@@ -286,18 +271,11 @@ impl Window {
 
     fn probe_is_due(&mut self, now: Nanos, ask: Ask, out: &Outstanding) -> bool {
         let alone = out.cache.reads + out.backend.reads == 0;
-        let compare =
-            alone && self.probe.compared < COMPARE && self.searches[class_of(ask.len)].wants_duplicates();
-        let hopeful = now.saturating_sub(self.probe.useful) < HOPE;
-        let every = if hopeful { PROBE_HOPEFUL } else { PROBE_IDLE };
-        let last = self.probe.last;
-        let target = self.target(ask.target);
-        let idle = target.bytes() == 0;
-        let due = idle && (compare || now.saturating_sub(target.heard.max(last)) >= every);
+        let compare = alone && self.searches[class_of(ask.len)].wants_duplicates();
+        let target = self.targets.at(ask.target, Target::default);
+        let due = target.bytes() == 0 && self.probe.is_due(now, target.heard, compare);
         if due {
             target.heard = now;
-            self.probe.last = now;
-            self.probe.compared += u32::from(compare);
         }
         due
     }
@@ -325,7 +303,7 @@ impl Window {
         }
         if let Some((class, epoch)) = self.meter.completed(now, done, self.backend.mean, &self.searches) {
             self.searches[class].epoch(epoch);
-            self.probe.compared = 0;
+            self.probe.next_epoch();
             self.meter.restart(now);
         }
     }
@@ -335,21 +313,9 @@ impl Window {
         let target = self.target(done.target);
         target.heard = now;
         target.timing.add(now, done.latency);
-        let comparing = self.searches[class_of(done.len)].wants_duplicates();
-        if !done.useful && !comparing {
-            self.single_answered(done.latency);
-        }
-    }
-
-    /// A duplicate that came alone was answered. One that took much less time than those before it says that the backend
-    /// has recovered. Those of an epoch that compares come one after another and are slower where a link saves up.
-    fn single_answered(&mut self, latency: Nanos) {
-        let known = self.probe.known;
-        if known > 0 && latency * 3 < known * 2 {
-            self.probe.known = latency;
+        let single = !done.useful && !self.searches[class_of(done.len)].wants_duplicates();
+        if single && self.probe.answered(done.latency) {
             self.searches.iter_mut().filter(|s| s.level() == 0).for_each(Search::restart);
-        } else {
-            self.probe.known = if known == 0 { latency } else { (known * 7 + latency) / 8 };
         }
     }
 
