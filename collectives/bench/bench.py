@@ -24,6 +24,11 @@ SIZE_BUDGET = 3 if QUICK else 30
 ROUNDS_MIN = 3
 OPERATIONS = ["broadcast", "reduce", "reduce_scatter", "all_gather", "gather", "scatter", "all_to_all", "barrier"]
 BLOCKS = {"reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"}
+# Operations of 2 ranks that are also measured with sources that each rank has written just before the call. A benchmark sends the
+# same bytes again and again, which flatters whoever reads them by one copy: they lie in the reader's cache already.
+FRESH = "fresh_"
+FRESH_OPERATIONS = ["all_reduce", *OPERATIONS[:-1]]
+FRESH_SIZES = [size << 10 for size in ((32, 512, 8192) if QUICK else (8, 32, 128, 512, 2048, 8192, 32768))]
 BUFFER = 64 << 20
 # The non-temporal copy on all ranks at once, and the all-reduce of buffers in the segment (of 4 MiB at most).
 BOUND, SEGMENT = "bound", "all_reduce_segment"
@@ -195,6 +200,10 @@ class Bench:
                     share = size // ranks if operation in BLOCKS else size
                     if share >= 4:
                         self.record(operation, ranks, size, measure(peers, operation, share // 4))
+            for operation in FRESH_OPERATIONS if two else ():
+                for size in FRESH_SIZES:
+                    share = size // ranks if operation in BLOCKS else size
+                    self.record(FRESH + operation, ranks, size, measure(peers, FRESH + operation, share // 4))
             for peer in peers:
                 peer.stop()
 
@@ -233,6 +242,8 @@ class Bench:
             small = [ratio for size, ratio in more.items() if size < 4096]
             if more:
                 print(f"all_reduce, {ranks} ranks: worst from 4 KiB {min(large):.2f}, below {min(small):.2f}")
+        fresh = {op: geomean(self.ratios(FRESH + op, 2).values()) for op in FRESH_OPERATIONS}
+        print("fresh sources, geometric means: " + ", ".join(f"{op} {mean:.2f}" for op, mean in fresh.items() if mean))
         for what, rows in (("fraction of the bound", fractions), ("gain by buffers in the segment", gains)):
             print(f"{what}: " + ", ".join(f"{size >> 20} MiB {value:.2f}" for size, value in rows.items()))
 

@@ -4,9 +4,12 @@
 //! |-------------------------|------------------------------------|-----------------------|
 //! | up to 48                | payload in the control line        | staging, *line*       |
 //! | up to [`flat_max`]      | everyone reduces everything        | staging, *board*      |
-//! | more                    | reduce-scatter + all-gather, chunks| staging in chunks     |
-//! | all buffers in segment  | straight from and to user buffers  | as other buffers      |
-//! | more ranks than cores   | as with a core for each            | from [`PULL_MIN`] on one copy: from the segment, or process_vm_readv |
+//! | more                    | reduce-scatter + all-gather, chunks| staging in chunks; *or one copy, whichever the source finds faster* |
+//! | all buffers in segment  | straight from and to user buffers  | as other buffers; *one copy* |
+//! | two ranks, all-gather and all-to-all | –                     | one copy from [`PULL_PAIR_MIN`] on |
+//! | more ranks than cores   | as with a core for each            | one copy from [`PULL_MIN`] on |
+//!
+//! One copy is read from the segment, or by process_vm_readv where all ranks may.
 //!
 //! The choice follows from arguments that all ranks share, or from what all ranks published in the
 //! same step, so all take the same path. Sources are combined in rank order everywhere.
@@ -14,9 +17,11 @@
 pub(crate) mod all_reduce;
 pub(crate) mod combine;
 pub(crate) mod direct;
+pub(crate) mod lend;
 pub(crate) mod move_data;
 pub(crate) mod reduce;
 pub(crate) mod short;
+pub(crate) mod trials;
 
 use crate::core::{Core, Op};
 use crate::datatype::{DataType, ReduceOp};
@@ -28,16 +33,23 @@ use crate::schedule::meet;
 pub const fn flat_max(ranks: usize) -> usize {
     if ranks == 2 { 64 << 10 } else { 8 << 10 }
 }
-/// From this many bytes on, data moves by one copy where that pays: messages, and what `pulls`.
+/// From this many bytes on, messages are read by one copy, and with more ranks than cores all-gather and all-to-all.
 pub const PULL_MIN: usize = 64 << 10;
+/// The same for all-gather and all-to-all of two ranks that have a core each: below, staging is as fast.
+const PULL_PAIR_MIN: usize = 16 << 10;
 
-/// Whether ranks read each other's memory by process_vm_readv instead of staging `bytes`.
+/// Whether the ranks of an all-gather or all-to-all read each other's memory by process_vm_readv instead of staging `bytes`.
 ///
-/// With a core for each rank two copies at the same time, through slots that stay in the caches, are faster than
-/// one by the kernel, which pins every page. With more ranks than cores nothing happens at the same time, and each
-/// chunk would cost a turn of all ranks.
+/// Between two ranks that saves each of them a pass, and both cores copy all the time. More ranks with a core each pin the
+/// same pages at the same time. With more ranks than cores nothing happens at the same time, and each chunk would cost a
+/// turn of all ranks.
 pub(crate) fn pulls(core: &Core, bytes: usize) -> bool {
-    bytes >= PULL_MIN && core.charter.oversubscribed && core.charter.single_copy.get()
+    let least = match (core.charter.oversubscribed, core.size()) {
+        (true, _) => PULL_MIN,
+        (false, 2) => PULL_PAIR_MIN,
+        (false, _) => return false,
+    };
+    bytes >= least && core.charter.single_copy.get()
 }
 
 /// A source in user memory. The caller of the operation keeps it valid until the operation ends.
@@ -61,7 +73,7 @@ impl Out {
 }
 
 /// Which collective; part of the signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Kind {
     Barrier,

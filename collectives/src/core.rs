@@ -26,11 +26,13 @@
 mod op;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use op::{NOT_IN_SEGMENT, Op};
 
+use crate::algorithm::trials::{Class, Trials};
 use crate::error::{Error, Result, Status};
 use crate::line::Line;
 use crate::liveness::Process;
@@ -112,6 +114,8 @@ pub(crate) struct Core {
     condemned: Cell<Option<(usize, u64)>>,
     /// Rings from and to each member.
     pairs: Vec<Pair>,
+    /// What this rank found out about the ways of its data.
+    trials: RefCell<BTreeMap<Class, Trials>>,
     fault: RefCell<Option<Error>>,
     /// Whether a call has returned the fault itself; later ones only say that it is over.
     reported: Cell<bool>,
@@ -129,6 +133,7 @@ impl Core {
             awaited: Cell::new(charter.rank),
             condemned: Cell::new(None),
             pairs: charter.members.iter().map(|_| Pair::default()).collect(),
+            trials: RefCell::default(),
             fault: RefCell::new(None),
             reported: Cell::new(false),
             charter,
@@ -176,6 +181,10 @@ impl Core {
 
     pub(crate) fn pair(&self, rank: usize) -> &Pair {
         &self.pairs[rank]
+    }
+
+    pub(crate) fn trials<T>(&self, class: Class, work: impl FnOnce(&mut Trials) -> T) -> T {
+        work(self.trials.borrow_mut().entry(class).or_default())
     }
 
     pub(crate) fn awaited_process(&self) -> &Process {

@@ -5,11 +5,13 @@
 //!   reduce_both(dst, second, a, b)                 the same result in two places, read from the sources once
 //!   finish(dst)         dst[i] = dst[i] / ranks    for averages
 //!   copy / copy_streaming                          the latter bypasses the caches
+//!   stage / fetch                                  to and from memory that two cores use in turn
 //! ```
 //! One generic body per element type is compiled for SSE2 (every x86-64 has it), AVX2 and AVX-512 and
 //! vectorised by the compiler; `scalar` is the oracle of the tests. 16-bit floats are computed in f32
 //! and rounded once per combination on every path, so that all paths agree bit for bit.
 
+mod abreast;
 mod body;
 mod copy;
 #[cfg(test)]
@@ -17,7 +19,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub use copy::{copy, copy_streaming, stream, stream_fence};
+pub use copy::{copy, copy_streaming, fetch, stage, stream, stream_fence};
 
 use crate::datatype::{DataType, ReduceOp};
 
@@ -37,6 +39,8 @@ pub struct Kernels {
     reduce: [[Reduce; 5]; 12],
     both: [[Both; 5]; 12],
     divide: [Divide; 12],
+    /// Whether string moves are fast.
+    strings: bool,
 }
 
 impl Kernels {

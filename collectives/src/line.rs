@@ -52,6 +52,12 @@ impl Line {
         self.mark.load(Ordering::Relaxed)
     }
 
+    /// Asks for the line, which its owner may have written by now.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(std::ptr::from_ref(self).cast());
+    }
+
     /// Stores `bytes` (at most [`INLINE_BYTES`]) as payload. Only the owner may call it.
     #[inline]
     pub fn put(&self, bytes: &[u8]) {
@@ -71,4 +77,17 @@ impl Line {
             part.copy_from_slice(&raw[..len]);
         }
     }
+}
+
+/// Asks for the cache line at `at`; any address is allowed.
+#[inline]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }

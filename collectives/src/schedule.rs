@@ -8,6 +8,7 @@
 //!   short_in    sources:    fill                 root:   drain                   likewise
 //!   fan_out     root:       fill 0 · fill 1 · …   reader: drain 0 · drain 1 …    fill c needs drain c-4 of all
 //!   fan_in      sources:    fill 0 · fill 1 · …   root:   drain 0 · drain 1 …    likewise
+//!   lend        sources:    post and wait         readers: read, post     in place of the source's part of fan_out and fan_in
 //!   two_phase   all ranks:  fill c · reduce c-1 · drain c-2                      see there
 //! ```
 //! The models in `tests/loom.rs` run these functions' rules over all interleavings.
@@ -171,6 +172,16 @@ pub async fn fan_in(
             fill(c);
             op.post(c + 1);
         }
+    }
+    Ok(())
+}
+
+/// The part of a source in [`fan_out`] or [`fan_in`] that lends its data instead of writing chunks: it says so with the payload of
+/// its post, and has them back when the readers have posted their last step. A reader copies them when it has reached step 1.
+pub async fn lend(op: &impl Steps, chunks: u64, readers: impl Iterator<Item = usize>) -> Result<()> {
+    op.post(chunks);
+    for rank in readers {
+        op.reach(rank, chunks + 1).await?;
     }
     Ok(())
 }

@@ -18,7 +18,8 @@ use migshare_collectives::error::Result;
 use migshare_collectives::flow::Flow;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
-    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, meet, short_in, short_out, two_phase, two_phase_posts,
+    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, lend, meet, short_in, short_out, two_phase,
+    two_phase_posts,
 };
 use migshare_collectives::word::{Codec, Seen};
 
@@ -216,7 +217,10 @@ fn short_exchanges_in_a_row_never_read_what_is_being_written() {
 }
 
 fn run_fan_out<const CHUNKS: u64>(op: &ModelOp<'_>) {
-    let root = op.number as usize % 2;
+    run_fan_out_of::<CHUNKS>(op, op.number as usize % 2);
+}
+
+fn run_fan_out_of<const CHUNKS: u64>(op: &ModelOp<'_>, root: usize) {
     let fill = |c| op.write(c, 0, op.value(root, c));
     let drain = |c| assert_eq!(op.read(root, c, 0), op.value(root, c));
     block_on(fan_out(op, root, CHUNKS, fill, drain)).unwrap();
@@ -247,6 +251,57 @@ fn a_long_fan_in_never_reads_what_is_being_written() {
 #[test]
 fn fan_ins_with_changing_roots_never_read_what_is_being_written() {
     model(5, 2, run_fan_in::<1>);
+}
+
+/// A root that lends what lies in a place of its own, which it writes before each operation, and one that writes chunks in turn.
+fn run_lending_out<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    let root = 0;
+    let own = &op.shared.board[root][0];
+    if !op.number.is_multiple_of(2) {
+        return run_fan_out_of::<CHUNKS>(op, root);
+    }
+    block_on(async {
+        if op.rank == root {
+            // SAFETY: loom checks that no other access is concurrent.
+            own.with_mut(|cell| unsafe { *cell = op.value(root, 0) });
+            op.gate().await.unwrap();
+            lend(op, CHUNKS, op.peers()).await.unwrap();
+        } else {
+            op.reach(root, 1).await.unwrap();
+            // SAFETY: as above.
+            own.with(|cell| unsafe { assert_eq!(*cell, op.value(root, 0)) });
+            op.post(CHUNKS + 1);
+        }
+    });
+}
+
+#[test]
+fn a_lent_source_is_never_read_while_its_owner_writes() {
+    model(5, 2 + 1, run_lending_out::<2>);
+}
+
+/// The root reads what the other rank lends, and then goes through the steps of the chunks.
+fn run_lending_in<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    let root = op.number as usize % 2;
+    let source = &op.shared.board[1 - root][0];
+    block_on(async {
+        if op.rank == root {
+            op.reach_all(1).await.unwrap();
+            // SAFETY: as above.
+            source.with(|cell| unsafe { assert_eq!(*cell, op.value(1 - root, 0)) });
+            fan_in(op, root, CHUNKS, |_| (), |_| ()).await.unwrap();
+        } else {
+            // SAFETY: as above.
+            source.with_mut(|cell| unsafe { *cell = op.value(op.rank, 0) });
+            op.gate().await.unwrap();
+            lend(op, CHUNKS, std::iter::once(root)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn sources_that_are_lent_to_a_root_are_never_read_while_their_owner_writes() {
+    model(4, 2 + 1, run_lending_in::<2>);
 }
 
 #[test]

@@ -3,6 +3,8 @@
  *
  *   command   OPERATION COUNT CALLS SAMPLES     answer   ns ns ns …    or "none" when the peer cannot do it
  *
+ * With `fresh_` before the operation, each rank writes its source before each call.
+ *
  * usage: worker FOLDER NAME [arguments of the peer] — pipes are FOLDER/NAME.RANK and FOLDER/NAME.out
  */
 #define _GNU_SOURCE
@@ -59,6 +61,39 @@ static int run(enum operation op, size_t count) {
     return use[0] && peer_run(op, use[0], use[1], count);
 }
 
+/* Writes the sources of an operation anew, as a program does between two calls and no benchmark of MPI. */
+static void write_sources(enum operation op, size_t count, int rank, int size) {
+    static unsigned round;
+    int rooted = op == BROADCAST || op == SCATTER;
+    int blocks = op == SCATTER || op == ALL_TO_ALL || op == REDUCE_SCATTER ? size : 1;
+    float *source = buffers[op == BROADCAST], value = 1 + (round++ & 1);
+    if (rooted && rank != 0) return;
+    for (size_t i = 0; i < count * blocks; i++) source[i] = value;
+}
+
+/* Samples of single calls on fresh sources, each between barriers; the time of writing is not in them. */
+static void sample_fresh(enum operation op, size_t count, int calls, int samples, int rank, int size, FILE *out) {
+    int able = 1;
+    for (int i = 0; i < 2 && able; i++) able = run(op, count);
+    if (!able) {
+        if (out) fprintf(out, "none\n");
+        return;
+    }
+    for (int s = 0; s < samples; s++) {
+        double taken = 0;
+        for (int i = 0; i < calls; i++) {
+            write_sources(op, count, rank, size);
+            peer_barrier();
+            double begin = now();
+            run(op, count);
+            peer_barrier();
+            taken += now() - begin;
+        }
+        if (out) fprintf(out, "%.1f ", taken / calls);
+    }
+    if (out) fprintf(out, "\n");
+}
+
 static void sample(enum operation op, size_t count, int calls, int samples, FILE *out) {
     /* Calls with a root, and the bound, end when all ranks are done. */
     int closing = op != ALL_REDUCE && op != ALL_GATHER && op != ALL_TO_ALL && op != REDUCE_SCATTER &&
@@ -103,8 +138,14 @@ int main(int argc, char **argv) {
     unsigned long count;
     int calls, samples;
     while (fscanf(in, "%63s %lu %d %d", name, &count, &calls, &samples) == 4) {
-        for (int op = 0; op < OPERATIONS; op++)
-            if (strcmp(name, names[op]) == 0) sample(op, count, calls, samples, out);
+        int fresh = strncmp(name, "fresh_", 6) == 0;
+        for (int op = 0; op < OPERATIONS; op++) {
+            if (strcmp(name + 6 * fresh, names[op]) != 0) continue;
+            if (fresh)
+                sample_fresh(op, count, calls, samples, rank, size, out);
+            else
+                sample(op, count, calls, samples, out);
+        }
         if (out) fflush(out);
     }
     peer_stop();

@@ -6,7 +6,7 @@ use crate::algorithm::short::with_payloads;
 use crate::algorithm::{Call, In, Out, direct, flat_max};
 use crate::core::{Core, Op};
 use crate::error::Result;
-use crate::kernels::{copy, stream, stream_fence};
+use crate::kernels::{fetch, stage, stream, stream_fence};
 use crate::line::INLINE_BYTES;
 use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, two_phase_posts};
 
@@ -56,7 +56,7 @@ async fn flat(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), op.rank());
     // SAFETY: staging has room for `bytes`; it is ours until posted, and the peers' are theirs until
     // their next post but one.
-    let fill = |_| unsafe { copy(op.staging(me), send.0, bytes) };
+    let fill = |_| unsafe { stage(op.staging(me), send.0, bytes) };
     let drain = |_| {
         let source = |rank| if rank == me { send.0 } else { op.staging(rank).cast_const() };
         // SAFETY: as above; user buffers are valid for `bytes`.
@@ -137,7 +137,7 @@ impl TwoPhase for Chunked<'_> {
         for rank in self.op.peers() {
             let (start, len) = self.range(c, rank);
             // SAFETY: the slot is this rank's to write by the schedule; the source holds the range.
-            unsafe { copy(self.slot(c, self.op.rank(), rank), self.send.at(start), len) };
+            unsafe { stage(self.slot(c, self.op.rank(), rank), self.send.at(start), len) };
         }
     }
 
@@ -156,7 +156,7 @@ impl TwoPhase for Chunked<'_> {
     }
 
     fn drain(&mut self, c: u64) {
-        let store = if self.streaming() { stream } else { copy };
+        let store = if self.streaming() { stream } else { fetch };
         for rank in self.op.peers() {
             let (start, len) = self.range(c, rank);
             // SAFETY: the peer's result is readable by the schedule, the target holds the range.

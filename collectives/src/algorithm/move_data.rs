@@ -1,12 +1,14 @@
 //! Collectives that move data without combining it: broadcast, gather, scatter, all-gather, all-to-all.
 
 use crate::algorithm::combine::STREAMING_MIN;
+use crate::algorithm::lend::{Offer, is_lent, publish, read_from};
 use crate::algorithm::reduce::{chunk_range, cut};
-use crate::algorithm::{Call, In, Kind, Out, pulls, short};
-use crate::core::{Core, NOT_IN_SEGMENT, Op};
-use crate::error::{Error, Result};
-use crate::kernels::{copy, copy_streaming};
-use crate::schedule::{Steps, exchange, fan_in, fan_out, slot_offset};
+use crate::algorithm::trials::Way;
+use crate::algorithm::{Call, In, Out, pulls, short};
+use crate::core::Core;
+use crate::error::Result;
+use crate::kernels::{copy, copy_streaming, fetch, stage};
+use crate::schedule::{Steps, exchange, fan_in, fan_out, lend, slot_offset};
 
 /// Copies unless source and target are the same place (an in-place call).
 ///
@@ -21,27 +23,64 @@ pub(crate) unsafe fn copy_own(to: *mut u8, from: *const u8, len: usize) {
 
 /// Copies what `root` has in `buffer` to everybody's `buffer`.
 pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()> {
-    let (bytes, root) = (call.bytes(), call.root);
-    if short::fits(core, bytes) {
+    if short::fits(core, call.bytes()) {
         return short::broadcast(core, call, buffer).await;
     }
-    if pulls(core, bytes) {
-        return pull(core, call, In(buffer.0), |_, _| Some((0, buffer.0))).await;
+    spread(core, call, 1, In(buffer.0), buffer).await
+}
+
+/// Hands block `rank` of the root's buffer to each rank.
+pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+    let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
+    if me == call.root {
+        // SAFETY: the root's source holds a block per rank.
+        unsafe { copy_own(recv.0, send.at(me * bytes), bytes) };
     }
-    let (chunk, chunks) = cut(core, bytes, 1);
+    if short::fits(core, bytes * ranks) {
+        return short::scatter(core, call, send, recv).await;
+    }
+    spread(core, call, ranks, send, recv).await
+}
+
+/// The root's data to everybody: one block for all, or one of `blocks` for each rank.
+async fn spread(core: &Core, call: Call, blocks: usize, send: In, recv: Out) -> Result<()> {
+    let (bytes, me, root) = (call.bytes(), core.rank(), call.root);
+    let (chunk, chunks) = cut(core, bytes, blocks);
     let op = call.begin(core, chunks + 1)?;
-    let slot = |c| op.staging(root).wrapping_add(slot_offset(c, chunk));
-    // SAFETY: the schedule gives the slot to the root, then to the readers; buffers hold the range.
-    let fill = |c| unsafe {
+    let block = |rank: usize| rank % blocks;
+    let slot = |c, rank| op.staging(root).wrapping_add(slot_offset(c, chunk * blocks) + block(rank) * chunk);
+    let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
-        copy(slot(c), buffer.at(start), len);
+        for rank in op.peers().take(blocks) {
+            // SAFETY: the schedule gives the slots to the root, then to the readers; buffers hold the ranges.
+            unsafe { stage(slot(c, rank), send.at(block(rank) * bytes + start), len) };
+        }
     };
+    if me == root {
+        op.gate().await?;
+        let offer = Offer::publish(&op, &call, send, bytes * blocks)?;
+        match offer.way {
+            Way::Lent => lend(&op, chunks, op.peers()).await?,
+            Way::Staged => fan_out(&op, root, chunks, fill, |_| ()).await?,
+        }
+        if offer.waits() {
+            op.reach_all(chunks + 1).await?;
+        }
+        offer.close(&op);
+        return Ok(());
+    }
+    op.reach(root, 1).await?;
+    if is_lent(&op, root)? {
+        read_from(&op, root, block(me) * bytes, recv, bytes)?;
+        op.post(chunks + 1);
+        return core.check_poison();
+    }
     // SAFETY: as above.
     let drain = |c| unsafe {
         let (start, len) = chunk_range(c, chunk, bytes);
-        store_for(bytes)(buffer.at(start), slot(c), len);
+        store_for(bytes)(recv.at(start), slot(c, me), len);
     };
-    fan_out(&op, root, chunks, fill, drain).await
+    fan_out(&op, root, chunks, |_| (), drain).await
 }
 
 /// Collects one block of each rank at the root, in rank order.
@@ -54,73 +93,63 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
     if short::fits(core, bytes) {
         return short::gather(core, call, send, recv).await;
     }
-    if pulls(core, bytes) {
-        return pull(core, call, send, |_, rank| Some((0, recv.at(rank * bytes)))).await;
-    }
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks + 1)?;
     let slot = |c, rank| op.staging(rank).wrapping_add(slot_offset(c, chunk));
     // SAFETY: the schedule gives the slots to their owners, then to the root; buffers hold the ranges.
     let fill = |c| unsafe {
         let (start, len) = chunk_range(c, chunk, bytes);
-        copy(slot(c, me), send.at(start), len);
+        stage(slot(c, me), send.at(start), len);
     };
+    if me != root {
+        op.gate().await?;
+        let offer = Offer::publish(&op, &call, send, bytes)?;
+        match offer.way {
+            Way::Lent => lend(&op, chunks, std::iter::once(root)).await?,
+            Way::Staged => fan_in(&op, root, chunks, fill, |_| ()).await?,
+        }
+        if offer.waits() {
+            op.reach(root, chunks + 1).await?;
+        }
+        offer.close(&op);
+        return Ok(());
+    }
+    op.reach_all(1).await?;
+    let mut staged = Vec::with_capacity(op.size());
+    for rank in op.peers() {
+        if is_lent(&op, rank)? {
+            read_from(&op, rank, 0, Out(recv.at(rank * bytes)), bytes)?;
+        } else {
+            staged.push(rank);
+        }
+    }
     let drain = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
-        for rank in op.peers() {
+        for rank in &staged {
             // SAFETY: as above.
-            unsafe { store_for(bytes)(recv.at(rank * bytes + start), slot(c, rank), len) };
+            unsafe { store_for(bytes)(recv.at(rank * bytes + start), slot(c, *rank), len) };
         }
     };
-    fan_in(&op, root, chunks, fill, drain).await
-}
-
-/// Hands block `rank` of the root's buffer to each rank.
-pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
-    let (bytes, me, root, ranks) = (call.bytes(), core.rank(), call.root, core.size());
-    if me == root {
-        // SAFETY: the root's source holds a block per rank.
-        unsafe { copy_own(recv.0, send.at(me * bytes), bytes) };
-    }
-    if short::fits(core, bytes * ranks) {
-        return short::scatter(core, call, send, recv).await;
-    }
-    if pulls(core, bytes) {
-        return pull(core, call, send, |me, _| Some((me * bytes, recv.0))).await;
-    }
-    let (chunk, chunks) = cut(core, bytes, ranks);
-    let op = call.begin(core, chunks + 1)?;
-    let slot = |c, rank: usize| op.staging(root).wrapping_add(slot_offset(c, chunk * ranks) + rank * chunk);
-    let fill = |c| {
-        let (start, len) = chunk_range(c, chunk, bytes);
-        for rank in op.peers() {
-            // SAFETY: the schedule gives the slots to the root, then to the readers; buffers hold the ranges.
-            unsafe { copy(slot(c, rank), send.at(rank * bytes + start), len) };
-        }
-    };
-    // SAFETY: as above.
-    let drain = |c| unsafe {
-        let (start, len) = chunk_range(c, chunk, bytes);
-        store_for(bytes)(recv.at(start), slot(c, me), len);
-    };
-    fan_out(&op, root, chunks, fill, drain).await
+    fan_in(&op, root, chunks, |_| (), drain).await?;
+    core.check_poison()
 }
 
 /// Collects one block of each rank on all ranks, in rank order.
 pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
     // SAFETY: the target holds a block per rank.
-    unsafe { copy_own(recv.at(me * bytes), send.0, bytes) };
+    let own = || unsafe { copy_own(recv.at(me * bytes), send.0, bytes) };
     if pulls(core, bytes) {
-        return pull(core, call, send, |_, rank| Some((0, recv.at(rank * bytes)))).await;
+        return pull(core, call, (send, bytes), 0, recv, own).await;
     }
+    own();
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks)?;
     let slot = |c, rank| op.staging(rank).wrapping_add(slot_offset(c, chunk));
     // SAFETY: the schedule gives the slots to their owners, then to the readers; buffers hold the ranges.
     let fill = |c| unsafe {
         let (start, len) = chunk_range(c, chunk, bytes);
-        copy(slot(c, me), send.at(start), len);
+        stage(slot(c, me), send.at(start), len);
     };
     let drain = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
@@ -136,13 +165,14 @@ pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> 
 pub(crate) async fn all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
     // SAFETY: both hold a block per rank.
-    unsafe { copy_own(recv.at(me * bytes), send.at(me * bytes), bytes) };
+    let own = || unsafe { copy_own(recv.at(me * bytes), send.at(me * bytes), bytes) };
     // All ranks must agree on being in place: as the "root" it is part of the signature.
     let in_place = std::ptr::eq(send.0, recv.0);
     let call = Call { root: usize::from(in_place), ..call };
     if pulls(core, bytes) && !in_place {
-        return pull(core, call, send, |me, rank| Some((me * bytes, recv.at(rank * bytes)))).await;
+        return pull(core, call, (send, bytes * core.size()), me * bytes, recv, own).await;
     }
+    own();
     staged_all_to_all(core, call, send, recv).await
 }
 
@@ -156,7 +186,7 @@ async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Resu
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {
             // SAFETY: the schedule gives the slots to their owners, then to the readers; buffers hold the ranges.
-            unsafe { copy(slot(c, me, rank), send.at(rank * bytes + start), len) };
+            unsafe { stage(slot(c, me, rank), send.at(rank * bytes + start), len) };
         }
     };
     let drain = |c| {
@@ -169,68 +199,32 @@ async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Resu
     exchange(&op, chunks, fill, drain).await
 }
 
-fn store_for(bytes: usize) -> unsafe fn(*mut u8, *const u8, usize) {
-    if bytes >= STREAMING_MIN { copy_streaming } else { copy }
+pub(crate) fn store_for(bytes: usize) -> unsafe fn(*mut u8, *const u8, usize) {
+    if bytes >= STREAMING_MIN { copy_streaming } else { fetch }
 }
 
-/// Readers take the bytes straight out of the source's memory, by the segment or by process_vm_readv.
+/// Each rank takes `bytes` straight out of the memory of all others, from `offset` of their sources to its own target.
 ///
-/// `want(reader, source)` says at which offset of the source's buffer the reader's bytes begin and where
-/// they go. Step 1 publishes the address, step 2 says that this rank has read all it wanted; a source
-/// leaves only when all its readers have said so. What was read counts only if the source has not
-/// given up meanwhile, because its buffer is its own again then.
+/// Step 1 publishes the address, step 2 says that this rank has read all it wanted; a rank leaves only when all have said so.
 async fn pull(
     core: &Core,
     call: Call,
-    send: In,
-    want: impl Fn(usize, usize) -> Option<(usize, *mut u8)>,
+    (source, length): (In, usize),
+    offset: usize,
+    recv: Out,
+    own: impl FnOnce(),
 ) -> Result<()> {
-    let me = core.rank();
+    let bytes = call.bytes();
     let op = call.begin(core, 2)?;
     op.gate().await?;
-    publish(&op, send, source_bytes(&op, &call))?;
+    publish(&op, source, length)?;
     op.post(1);
-    let rooted = !matches!(call.kind, Kind::AllGather | Kind::AllToAll);
-    let one_source = matches!(call.kind, Kind::Broadcast | Kind::Scatter);
-    for source in op.peers() {
-        let reads = !rooted || if one_source { source == call.root } else { me == call.root };
-        if let (true, Some((offset, target))) = (reads, want(me, source)) {
-            op.reach(source, 1).await?;
-            read_from(&op, source, offset, Out(target), call.bytes())?;
-        }
+    own();
+    for rank in op.peers() {
+        op.reach(rank, 1).await?;
+        read_from(&op, rank, offset, Out(recv.at(rank * bytes)), bytes)?;
     }
     op.post(2);
-    if !rooted || (one_source && me == call.root) {
-        op.reach_all(2).await?;
-    } else if !one_source && me != call.root {
-        op.reach(call.root, 2).await?;
-    }
+    op.reach_all(2).await?;
     core.check_poison()
-}
-
-/// How much of a rank's source others may read.
-fn source_bytes(op: &Op<'_>, call: &Call) -> usize {
-    let blocks = if matches!(call.kind, Kind::Scatter | Kind::AllToAll) { op.size() } else { 1 };
-    call.bytes() * blocks
-}
-
-fn publish(op: &Op<'_>, source: In, bytes: usize) -> Result<()> {
-    let offset = op.core().charter.segment.offset_of(source.0, bytes)?;
-    op.publish([source.0 as u64, 0, offset.map_or(NOT_IN_SEGMENT, |o| o as u64), NOT_IN_SEGMENT]);
-    Ok(())
-}
-
-fn read_from(op: &Op<'_>, source: usize, offset: usize, target: Out, len: usize) -> Result<()> {
-    let core = op.core();
-    let [address, _, in_segment, _] = op.published(source)?;
-    if in_segment != NOT_IN_SEGMENT {
-        let at = in_segment.wrapping_add(offset as u64);
-        let from = core.charter.segment.peer_buffer(core.charter.members[source], at, len);
-        let from = from.ok_or(Error::Corrupt { rank: source })?;
-        // SAFETY: the range was checked to lie in the source's arena; the target is the caller's.
-        unsafe { store_for(len)(target.0, from, len) };
-        return Ok(());
-    }
-    // SAFETY: the target is writable for `len`.
-    unsafe { core.read_peer(source, address.wrapping_add(offset as u64), target.0, len) }
 }

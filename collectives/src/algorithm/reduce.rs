@@ -4,7 +4,7 @@ use crate::algorithm::combine::{STREAMING_MIN, combine_into};
 use crate::algorithm::{Call, In, Out, short};
 use crate::core::Core;
 use crate::error::Result;
-use crate::kernels::copy;
+use crate::kernels::stage;
 use crate::schedule::{DEPTH, Steps, exchange, fan_in, slot_offset};
 
 /// Bytes of a chunk: small enough for the caches, large enough to hide the flags.
@@ -36,7 +36,7 @@ pub(crate) async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Resu
     let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         // SAFETY: the slot is ours by the schedule; the source holds the range.
-        unsafe { copy(op.staging(me).add(slot_offset(c, chunk)), send.at(start), len) }
+        unsafe { stage(op.staging(me).add(slot_offset(c, chunk)), send.at(start), len) }
     };
     let drain = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
@@ -59,7 +59,7 @@ pub(crate) async fn reduce_scatter(core: &Core, call: Call, send: In, recv: Out)
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {
             // SAFETY: the slot is ours by the schedule; the source holds all ranks' blocks.
-            unsafe { copy(slot(c, me, rank), send.at(rank * bytes + start), len) }
+            unsafe { stage(slot(c, me, rank), send.at(rank * bytes + start), len) }
         }
     };
     let drain = |c| {

@@ -8,7 +8,7 @@ use crate::algorithm::combine::combine_into;
 use crate::algorithm::{Call, In, Out};
 use crate::core::{Core, Op};
 use crate::error::Result;
-use crate::kernels::copy;
+use crate::kernels::{copy, stage};
 use crate::line::INLINE_BYTES;
 use crate::schedule::{Steps, short_in, short_out};
 use crate::segment::layout::MAX_RANKS;
@@ -19,6 +19,11 @@ const SHORT_MAX: usize = 8 << 10;
 /// Whether one rank's `bytes` may go this way.
 pub(crate) fn fits(core: &Core, bytes: usize) -> bool {
     bytes <= SHORT_MAX.min(core.place_bytes())
+}
+
+/// How many of `bytes` do not travel in the line.
+fn on_board(bytes: usize) -> usize {
+    if bytes <= INLINE_BYTES { 0 } else { bytes }
 }
 
 /// Puts `bytes` where the others find them.
@@ -32,7 +37,7 @@ unsafe fn put(op: &Op<'_>, from: *const u8, bytes: usize) {
         if bytes <= INLINE_BYTES {
             op.line(op.rank()).put(std::slice::from_raw_parts(from, bytes));
         } else {
-            copy(op.place(op.rank()), from, bytes);
+            stage(op.place(op.rank()), from, bytes);
         }
     }
 }
@@ -73,8 +78,11 @@ pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()
     let op = call.begin(core, 1)?;
     // SAFETY: the buffer holds the call's bytes; the schedule orders the rest.
     let fill = || unsafe { put(&op, buffer.0, bytes) };
-    // SAFETY: as above.
-    let drain = || unsafe { take(&op, root, bytes, 0, buffer.0, bytes) };
+    let drain = || {
+        // SAFETY: as above.
+        unsafe { take(&op, root, bytes, 0, buffer.0, bytes) };
+        op.look_ahead(root, on_board(bytes));
+    };
     short_out(&op, root, fill, drain).await
 }
 
@@ -85,8 +93,11 @@ pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Res
     let op = call.begin(core, 1)?;
     // SAFETY: the root's source holds a block per rank; the schedule orders the rest.
     let fill = || unsafe { put(&op, send.0, all) };
-    // SAFETY: the target holds a block.
-    let drain = || unsafe { take(&op, root, all, me * bytes, recv.0, bytes) };
+    let drain = || {
+        // SAFETY: the target holds a block.
+        unsafe { take(&op, root, all, me * bytes, recv.0, bytes) };
+        op.look_ahead(root, on_board(all));
+    };
     short_out(&op, root, fill, drain).await
 }
 
@@ -99,6 +110,7 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
         for rank in op.peers() {
             // SAFETY: the root's target holds a block per rank.
             unsafe { take(&op, rank, bytes, 0, recv.at(rank * bytes), bytes) };
+            op.look_ahead(rank, on_board(bytes));
         }
     };
     short_in(&op, call.root, fill, drain).await
@@ -119,6 +131,9 @@ pub(crate) async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Resu
             with_payloads(&op, bytes, combine);
         } else {
             combine(&|rank| op.place(rank).cast_const());
+        }
+        for rank in op.peers() {
+            op.look_ahead(rank, on_board(bytes));
         }
     };
     short_in(&op, call.root, fill, drain).await

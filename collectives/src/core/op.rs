@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::{Core, Span};
 use crate::error::{Error, Result};
-use crate::line::Line;
+use crate::line::{Line, prefetch};
 use crate::schedule::Steps;
 use crate::segment::layout::LINES;
 
@@ -16,6 +16,9 @@ pub(crate) type Published = [u64; 4];
 
 /// Instead of an offset.
 pub(crate) const NOT_IN_SEGMENT: u64 = u64::MAX;
+
+/// Bytes on the board that are worth asking for early; the processor fetches ahead in longer ones by itself.
+const LOOK_AHEAD_MAX: usize = 256;
 
 /// Steps are counted from 1 within the operation.
 pub(crate) struct Op<'a> {
@@ -73,6 +76,21 @@ impl<'a> Op<'a> {
     #[inline]
     pub(crate) fn place(&self, rank: usize) -> *mut u8 {
         self.core.place(rank, self.span.line())
+    }
+}
+
+impl Op<'_> {
+    /// Asks for what `rank` writes in the next operations, if they are like this one, with `bytes` on the board: a rank that
+    /// only writes is ahead of its readers, who would otherwise wait for each of its lines in turn.
+    #[inline]
+    pub(crate) fn look_ahead(&self, rank: usize, bytes: usize) {
+        for ahead in 1..=2 {
+            self.core.line(rank, (self.span.line() + ahead) % LINES).prefetch();
+        }
+        let place = self.core.place(rank, (self.span.line() + 1) % LINES);
+        for at in (0..bytes.min(LOOK_AHEAD_MAX)).step_by(64) {
+            prefetch(place.wrapping_add(at));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use half::{bf16, f16};
 
+use super::abreast::{LINE, abreast};
 use super::{Both, Divide, Kernels, Reduce};
 
 /// Arithmetic of one element type.
@@ -115,8 +116,6 @@ fn narrow_f16(value: f32) -> f16 {
     f16::from_bits((sign | result) as u16)
 }
 
-const LINE: usize = 64;
-
 /// What is computed before anything is stored: then a target may be a source, and the compiler needs no proof that it
 /// is none, without which it would not vectorise.
 #[repr(C, align(64))]
@@ -156,8 +155,9 @@ unsafe fn combine<T: Number>(
     };
     let bytes = count * size_of::<T>();
     let whole = bytes & !(LINE - 1);
-    for at in (0..whole).step_by(LINE) {
+    for number in 0..whole / LINE {
         one_by_one();
+        let at = abreast(number, whole);
         put(at, &line(at, LINE), LINE);
     }
     if bytes > whole {
@@ -188,7 +188,7 @@ unsafe fn divide_all<T: Number>(dst: *mut u8, count: usize, ranks: usize) {
 }
 
 macro_rules! instances {
-    ($set:ident, $name:literal, $stream:ident $(, $feature:literal)?) => {
+    ($set:ident, $name:literal, $strings:literal, $stream:ident $(, $feature:literal)?) => {
         mod $set {
             use super::*;
 
@@ -257,6 +257,7 @@ macro_rules! instances {
                     row_of_both::<u8>(), row_of_both::<u16>(), row_of_both::<u32>(), row_of_both::<u64>(),
                 ],
                 divide: DIVIDE,
+                strings: $strings,
             };
         }
     };
@@ -290,11 +291,11 @@ unsafe fn stream_512(to: *mut u8, line: &Line) {
     unsafe { _mm512_stream_si512(to.cast(), _mm512_load_si512(line.0.as_ptr().cast())) }
 }
 
-instances!(base, "base", stream);
+instances!(base, "base", false, stream);
 #[cfg(target_arch = "x86_64")]
-instances!(avx2, "avx2", stream, "avx2");
+instances!(avx2, "avx2", true, stream, "avx2");
 #[cfg(target_arch = "x86_64")]
-instances!(avx512, "avx512", stream_512, "avx512f,avx512bw,avx512dq,avx512vl");
+instances!(avx512, "avx512", true, stream_512, "avx512f,avx512bw,avx512dq,avx512vl");
 
 pub(super) static BASE: &Kernels = &base::KERNELS;
 

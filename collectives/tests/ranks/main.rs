@@ -4,6 +4,7 @@
 
 mod death;
 mod launch;
+mod lent;
 mod mismatch;
 mod segments;
 mod stepped;

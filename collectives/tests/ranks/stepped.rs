@@ -54,11 +54,17 @@ fn calls(comm: &mut Comm, buffers: &mut Buffers, check: &Check) -> Result<(), Er
 
 /// The victim reads from a peer's memory, then the peers from the victim's.
 fn pulls(comm: &mut Comm, buffers: &mut Buffers, check: &Check) -> Result<(), Error> {
-    let Buffers { own, into, .. } = buffers;
+    let Buffers { own, all, into } = buffers;
+    let rank = comm.rank();
     for root in [0, VICTIM] {
         into.copy_from_slice(own);
         comm.broadcast(into, root)?;
         check(&|| into.iter().all(|x| *x as usize == root + 1));
+        let (from, to) = (own.as_ptr().cast(), all.as_mut_ptr().cast());
+        // SAFETY: the source has so many elements, the target as many for each rank.
+        unsafe { comm.run(&Collective::gather(from, to, PULLED, DataType::U32, root)) }?;
+        let of = |from: usize| all[from * PULLED..][..PULLED].iter().all(|x| *x as usize == from + 1);
+        check(&|| rank != root || (0..RANKS).all(of));
     }
     messages(comm, own, into)?;
     let previous = (comm.rank() + comm.size() - 1) % comm.size();
@@ -161,7 +167,8 @@ impl Traced {
 
 /// Kills the victim after `limit` instructions, or behind the calls; how many it has done. The others must say that it is lost.
 fn kill_after(limit: u64) -> u64 {
-    let variables = vec![("GLIBC_TUNABLES", PLAIN_COPIES.to_owned())];
+    let variables =
+        vec![("GLIBC_TUNABLES", PLAIN_COPIES.to_owned()), ("MIGSHARE_KERNELS", "base".to_owned())];
     let mut running = Launch { timeout: LONG, bytes: 32 << 20, variables, ..Launch::new(RANKS) }.start();
     let traced = Traced { thread: running.next_ready() };
     assert_eq!(traced.stopped(), libc::SIGSTOP);
