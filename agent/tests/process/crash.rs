@@ -165,6 +165,25 @@ fn counted(mut rig: Rig, fault: u32) -> u64 {
     rig.counted(fault)
 }
 
+/// A large lease takes leaves apart, and so does an order.
+#[test]
+fn killed_at_every_nvml_call_of_large_leases_and_orders() {
+    for call in [
+        "nvmlComputeInstanceDestroy",
+        "nvmlGpuInstanceDestroy",
+        "nvmlDeviceCreateGpuInstanceWithPlacement",
+        "nvmlGpuInstanceCreateComputeInstance",
+    ] {
+        for moment in [Moment::Before, Moment::After] {
+            let made = kill_at_each(call, moment, |rig| {
+                let command = rig.command();
+                orders::live_and_judge(rig, command)
+            });
+            assert!(made >= 3, "{call}: only {made} were reached");
+        }
+    }
+}
+
 /// From Hopper on the mode does not survive a reboot: the agent switches it on again.
 #[test]
 fn killed_at_every_switch_of_the_mode() {

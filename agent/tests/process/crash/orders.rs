@@ -98,6 +98,7 @@ pub(super) fn live_and_judge(mut rig: Rig, command: Command) -> bool {
     } else {
         rig.kill();
     }
+    rig.clear_faults();
     rig.launch(rig.command());
     let status = rig.until("a look at the gpus", |s| s.gpus.first().is_some_and(|g| !g.leaves.is_empty()));
     judge(&told, &status, &rig);
