@@ -1,10 +1,15 @@
-//! Reads files without a thread per read: one io_uring thread, or a bounded pool where io_uring is missing.
+//! Reads files without a thread per read: one io_uring thread, for local files with Linux AIO before it, or a bounded pool where
+//! io_uring is missing.
 //!
 //! A read is a [`Job`]: file, ranges of it, a buffer that takes them one after another, and a closure that gets the outcome on
 //! the engine's thread, and usually answers the kernel from there. It does not know what the bytes are for and retries nothing
 //! but short reads.
 
+#[expect(unsafe_code, reason = "Linux AIO takes raw pointers")]
+mod aio;
 mod buffer;
+#[expect(unsafe_code, reason = "madvise takes a raw pointer")]
+mod huge;
 mod pool;
 #[expect(unsafe_code, reason = "io_uring takes raw pointers; this module alone hands them out")]
 mod uring;
@@ -50,7 +55,9 @@ impl Job {
 /// An engine.
 pub enum Engine {
     /// The kernel queues and completes.
-    Uring(uring::Uring),
+    Uring(Arc<uring::Uring>),
+    /// The same for local files: who asks submits.
+    Aio(aio::Aio),
     /// Threads block.
     Pool(Workers),
 }
@@ -62,9 +69,19 @@ impl Engine {
     /// When no thread can be started.
     pub fn start(threads: usize) -> io::Result<Self> {
         match uring::Uring::start() {
-            Ok(uring) => Ok(Self::Uring(uring)),
+            Ok(uring) => Ok(Self::Uring(Arc::new(uring))),
             Err(_) => Self::blocking(threads),
         }
+    }
+
+    /// An engine for local files past the page cache: as above, with fewer wake-ups where the kernel has Linux AIO. Not for files
+    /// whose reads may block while they are submitted.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn local(threads: usize) -> io::Result<Self> {
+        let Self::Uring(ring) = Self::start(threads)? else { return Self::blocking(threads) };
+        Ok(aio::Aio::start(Arc::clone(&ring)).map_or(Self::Uring(ring), Self::Aio))
     }
 
     /// The blocking engine.
@@ -79,6 +96,7 @@ impl Engine {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Uring(_) => "io_uring",
+            Self::Aio(_) => "aio",
             Self::Pool(_) => "threads",
         }
     }
@@ -87,9 +105,15 @@ impl Engine {
     pub fn submit(&self, job: Job) {
         match self {
             Self::Uring(uring) => uring.submit(job),
+            Self::Aio(aio) => aio.submit(job),
             Self::Pool(workers) => workers.run(Box::new(move || pool::read(job))),
         }
     }
+}
+
+/// A panic in an answer must not end the engine.
+fn finish(done: Done, result: io::Result<usize>, buffer: Buffer) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || done(result, buffer)));
 }
 
 #[cfg(test)]

@@ -214,8 +214,10 @@ impl Sidecar {
             hedge_percent: config.hedge_percent,
             ..ReadSettings::default()
         };
-        let engine = || Engine::start(READ_THREADS).map_err(other("start a read engine"));
-        let engines = Engines { cache: engine()?, backend: engine()? };
+        let engines = Engines {
+            cache: Engine::local(READ_THREADS).map_err(other("start the cache's read engine"))?,
+            backend: Engine::start(READ_THREADS).map_err(other("start the backend's read engine"))?,
+        };
         let root = Root::default();
         let below = mount_of(&root, &config.backend).map_err(other("find the mount of the backend"))?;
         let id = below.as_ref().map_or(0, Mount::identity);

@@ -171,7 +171,7 @@ impl Readers {
             }
         });
         let (offset, len) = (self.place() * self.load.block, self.load.block as usize);
-        self.engine.submit(Job::one(Arc::clone(&self.file), offset, Buffer::new(len), done));
+        self.engine.submit(Job::one(Arc::clone(&self.file), offset, Buffer::ordinary(len), done));
     }
 
     /// Which block comes next.

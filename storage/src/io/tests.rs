@@ -6,11 +6,13 @@ use super::*;
 
 fn engines() -> Vec<Engine> {
     let mut engines = vec![Engine::blocking(4).unwrap()];
-    match uring::Uring::start() {
-        Ok(uring) => engines.push(Engine::Uring(uring)),
-        Err(error) => {
-            assert_ne!(std::env::var("MIGSHARE_REQUIRE").as_deref(), Ok("all"), "no io_uring: {error}");
-            println!("SKIP: io_uring half: {error}");
+    for (name, engine) in [("io_uring", Engine::start(4)), ("aio", Engine::local(4))] {
+        match engine {
+            Ok(engine) if engine.name() == name => engines.push(engine),
+            _ => {
+                assert_ne!(std::env::var("MIGSHARE_REQUIRE").as_deref(), Ok("all"), "no {name}");
+                println!("SKIP: {name} part");
+            }
         }
     }
     engines
@@ -93,7 +95,7 @@ fn an_engine_that_is_dropped_while_busy_leaves_the_heap_whole() {
     for _ in 0..300 {
         let Ok(uring) = uring::Uring::start() else { return };
         let shared = uring.ended();
-        read(&Engine::Uring(uring), &file, 0, 512).0.unwrap_err();
+        read(&Engine::Uring(Arc::new(uring)), &file, 0, 512).0.unwrap_err();
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while shared.upgrade().is_some() {
             assert!(std::time::Instant::now() < deadline, "the engine's thread does not end");
@@ -113,9 +115,40 @@ fn a_panicking_answer_does_not_end_the_engine() {
     }
 }
 
+/// What Linux AIO does not do whole is done by the ring: the end of a file, several ranges, files that refuse to be read at once.
+#[test]
+fn past_the_page_cache_the_end_of_a_file_is_read_too() {
+    let mut place = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    place.write_all(&vec![9; 10_000]).unwrap();
+    place.as_file().sync_all().unwrap();
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECT;
+    let Ok(file) = rustix::fs::open(place.path(), flags, rustix::fs::Mode::empty()) else { return };
+    let file = Arc::new(File::from(file));
+    for engine in engines() {
+        for (offset, len, want) in [(0, 8192, 8192), (8192, 4096, 1808), (12288, 4096, 0)] {
+            let (result, buffer) = read(&engine, &file, offset, len);
+            assert_eq!(result.unwrap(), want, "{} at {offset}", engine.name());
+            assert!(buffer[..want].iter().all(|b| *b == 9));
+        }
+    }
+}
+
+#[test]
+fn large_buffers_used_again_and_again_come_from_the_same_memory() {
+    let places = |n: usize| -> Vec<usize> {
+        let buffers: Vec<Buffer> = (0..n).map(|_| Buffer::new(1 << 20)).collect();
+        buffers.iter().map(|b| b.as_ptr() as usize).collect()
+    };
+    // More than there are huge pages for: the rest is ordinary memory, and no two buffers overlap.
+    let mut many = places(100);
+    many.sort_unstable();
+    assert!(many.windows(2).all(|w| w[1] - w[0] >= 1 << 20));
+    assert!(places(8).iter().all(|place| many.contains(place)));
+}
+
 #[test]
 fn buffers_are_aligned_whatever_their_length() {
-    for len in [1, 4096, 5000, 1 << 20, 3 << 20] {
+    for len in [1, 4096, 5000, 33_000, 64 << 10, 1 << 20, 2 << 20, 3 << 20] {
         let buffer = Buffer::new(len);
         assert_eq!((buffer.len(), buffer.as_ptr() as usize % 4096), (len, 0));
     }

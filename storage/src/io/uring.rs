@@ -18,9 +18,11 @@ use io_uring::{IoUring, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
-use super::{Done, Job};
+use super::{Job, finish};
 
 const ENTRIES: u32 = 1024;
+/// Bytes answered after which new jobs are looked for: about 60 us of checksums and copies.
+const LOOK_AFTER: usize = 256 << 10;
 /// User data of the read that waits for the eventfd.
 const WAKE: u64 = u64::MAX;
 
@@ -140,10 +142,7 @@ impl Loop {
             self.shared.awake.store(false, Ordering::Release);
             // Before the queue is taken: nothing is queued after the handle was dropped.
             let closing = self.shared.closed.load(Ordering::Acquire);
-            let jobs = std::mem::take(&mut *self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner));
-            for job in jobs {
-                self.start(job)?;
-            }
+            self.take_in()?;
             if closing && self.flying.is_empty() && !self.waking {
                 return Ok(());
             }
@@ -160,6 +159,15 @@ impl Loop {
         }
     }
 
+    fn take_in(&mut self) -> io::Result<bool> {
+        let jobs = std::mem::take(&mut *self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        let some = !jobs.is_empty();
+        for job in jobs {
+            self.start(job)?;
+        }
+        Ok(some)
+    }
+
     fn wait_for_the_bell(&mut self) -> io::Result<()> {
         let bell = types::Fd(self.shared.wake.as_raw_fd());
         let read = opcode::Read::new(bell, (&raw mut *self.counter).cast(), 8);
@@ -168,12 +176,21 @@ impl Loop {
     }
 
     fn reap(&mut self) -> io::Result<()> {
+        let mut answered = 0;
         // One after another: what an answer does must not wait for the answers after it.
         while let Some((id, result)) = self.next_completion() {
             if id == WAKE {
                 self.waking = false;
-            } else {
+                continue;
+            }
+            answered +=
                 self.ended((id >> RANGE_BITS) as usize, (id & ((1 << RANGE_BITS) - 1)) as usize, result)?;
+            // The device must not idle while large answers are checked and copied: who got theirs asks again meanwhile.
+            if answered >= LOOK_AFTER {
+                answered = 0;
+                if self.take_in()? {
+                    self.ring.submit()?;
+                }
             }
         }
         Ok(())
@@ -183,14 +200,14 @@ impl Loop {
         self.ring.completion().next().map(|c| (c.user_data(), c.result()))
     }
 
-    /// A read of one range ended.
-    fn ended(&mut self, job: usize, range: usize, result: i32) -> io::Result<()> {
-        let Some(flying) = self.flying.get_mut(job) else { return Ok(()) };
+    /// A read of one range ended. Returns the length of the answer if that was the last one of its job.
+    fn ended(&mut self, job: usize, range: usize, result: i32) -> io::Result<usize> {
+        let Some(flying) = self.flying.get_mut(job) else { return Ok(0) };
         match result {
             n if n < 0 => {
                 let error = io::Error::from_raw_os_error(-n);
                 if error.kind() == io::ErrorKind::Interrupted || -n == libc::EAGAIN {
-                    return self.read(job, range);
+                    return self.read(job, range).map(|()| 0);
                 }
                 flying.failed = Some(error);
             }
@@ -199,16 +216,18 @@ impl Loop {
                 *got += n.unsigned_abs() as usize;
                 // An odd end is the end of the file; asking again under O_DIRECT would be refused as unaligned.
                 if n > 0 && *got < flying.job.ranges[range].len && got.is_multiple_of(512) {
-                    return self.read(job, range);
+                    return self.read(job, range).map(|()| 0);
                 }
             }
         }
         flying.left -= 1;
-        if flying.left == 0 {
-            let Flying { job: Job { buffer, done, .. }, got, failed, .. } = self.flying.remove(job);
-            finish(done, failed.map_or_else(|| Ok(got.iter().sum()), Err), buffer);
+        if flying.left > 0 {
+            return Ok(0);
         }
-        Ok(())
+        let Flying { job: Job { buffer, done, .. }, got, failed, .. } = self.flying.remove(job);
+        let len = buffer.len();
+        finish(done, failed.map_or_else(|| Ok(got.iter().sum()), Err), buffer);
+        Ok(len)
     }
 
     fn start(&mut self, job: Job) -> io::Result<()> {
@@ -249,9 +268,4 @@ impl Loop {
             self.ring.submit()?;
         }
     }
-}
-
-/// A panic in an answer must not end the engine.
-fn finish(done: Done, result: io::Result<usize>, buffer: super::Buffer) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || done(result, buffer)));
 }
