@@ -10,6 +10,7 @@
 //! validation against the backend and decides no routes; see [`crate::fs`].
 
 mod directory;
+mod free;
 mod index;
 mod queue;
 mod record;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::free::{Free, Wanted};
 use super::queue::{MOST_HITS, Queue, Slots};
 use super::record::{Extent, FileKey, Record, Version, blocks_inside, mask};
 use super::{BLOCK, BLOCKS, EXTENT};
@@ -41,7 +42,7 @@ struct Entry {
 pub(super) struct Index {
     entries: Vec<Entry>,
     by_file: HashMap<FileKey, BTreeMap<u64, Slot>>,
-    free: Vec<Slot>,
+    free: Free,
     queue: Queue,
     pinned_files: HashSet<FileKey>,
 }
@@ -82,7 +83,7 @@ impl Index {
         Self {
             entries: (0..slots).map(|_| Entry::default()).collect(),
             by_file: HashMap::new(),
-            free: Vec::new(),
+            free: Free::new(slots),
             queue: Queue::new(slots as usize),
             pinned_files: HashSet::new(),
         }
@@ -100,8 +101,7 @@ impl Index {
 
     /// After the last record: what holds nothing is free, lowest first.
     pub(super) fn finish_restore(&mut self) {
-        let slots = (0..self.entries.len() as u32).rev().map(Slot);
-        self.free = slots.filter(|s| self.entries[s.0 as usize].record.is_none()).collect();
+        self.free.set(|slot| self.entries[slot.0 as usize].record.is_none());
     }
 
     fn find(&self, extent: &Extent, version: &Version) -> Option<Slot> {
@@ -148,7 +148,7 @@ impl Index {
     fn recycle(&mut self, slot: Slot) {
         let entry = &self.entries[slot.0 as usize];
         if entry.pins == 0 && entry.record.is_none() {
-            self.free.push(slot);
+            self.free.give(slot);
         }
     }
 
@@ -162,7 +162,10 @@ impl Index {
         if let Some(old) = self.by_file.get(&extent.file).and_then(|f| f.get(&extent.number)).copied() {
             self.drop_slot(old);
         }
-        let (slot, evicted) = match self.free.pop() {
+        let number = extent.number;
+        let before = number.checked_sub(1).and_then(|n| self.by_file.get(&extent.file)?.get(&n).copied());
+        let wanted = Wanted { number, before, alone: version.size <= EXTENT };
+        let (slot, evicted) = match self.free.take(wanted) {
             Some(slot) => (slot, false),
             None => (self.evict()?, true),
         };
@@ -287,7 +290,7 @@ impl Index {
     }
 
     pub(super) fn usage(&self) -> (u32, u32) {
-        (self.entries.len() as u32 - self.free.len() as u32, self.entries.len() as u32)
+        (self.entries.len() as u32 - self.free.count() as u32, self.entries.len() as u32)
     }
 
     /// Places in the queues, void ones included.
@@ -309,8 +312,8 @@ impl Index {
                 assert_ne!(record.valid, 0, "an extent without valid blocks holds {slot:?}");
             }
         }
-        for slot in &self.free {
-            assert!(seen.insert(*slot), "{slot:?} is free and used, or free twice");
+        for slot in self.free.all() {
+            assert!(seen.insert(slot), "{slot:?} is free and used, or free twice");
         }
         let pinned = self.entries.iter().filter(|e| e.pins > 0 && e.record.is_none()).count();
         assert_eq!(seen.len() + pinned, self.entries.len(), "a slot was lost");
