@@ -4,14 +4,22 @@
 //! request that takes long is looked at instead: a caller that has a fatal signal pending is answered EINTR and dies at once,
 //! and with `soft` a request that is over its time is answered EIO. The end of the mount answers all. What the backend says
 //! later is dropped.
+//!
+//! ```text
+//!   nothing is old: a look every 100 ms     something is: every 10 ms, but at most a twentieth of a core
+//! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How often waiting requests are looked at, and from what age on.
-const TICK: Duration = Duration::from_millis(100);
+/// From this age on a request is looked at; how often the list is while it holds none of that age.
+const OLD: Duration = Duration::from_millis(100);
+/// How often old requests are looked at.
+const TICK: Duration = Duration::from_millis(10);
+/// Part of a core that looking may take: with many callers it takes longer.
+const SHARE: u32 = 20;
 
 type Cancel = Box<dyn FnOnce(Verdict) + Send>;
 
@@ -64,9 +72,10 @@ impl Waiting {
         let weak = Arc::downgrade(&list);
         let watch = move || {
             while let Some(list) = weak.upgrade() {
-                list.look();
+                let start = Instant::now();
+                let pause = if list.look() { TICK.max(start.elapsed() * (SHARE - 1)) } else { OLD };
                 drop(list);
-                std::thread::sleep(TICK);
+                std::thread::sleep(pause);
             }
         };
         std::thread::Builder::new().name("waiting".into()).spawn(watch)?;
@@ -150,30 +159,42 @@ impl Waiting {
         over.into_values().for_each(|entry| (entry.cancel)(Verdict::Fail(libc::ECONNABORTED)));
     }
 
-    fn look(&self) {
-        let over: Vec<(Entry, Verdict)> = {
-            let mut entries = self.entries();
-            let old = entries.by_age.iter().take_while(|(_, e)| e.since.elapsed() >= TICK);
-            let over: Vec<(u64, Verdict)> = old.filter_map(|(id, e)| Some((*id, self.verdict(e)?))).collect();
-            over.into_iter()
-                .filter_map(|(id, verdict)| Some((entries.by_age.remove(&id)?, verdict)))
-                .collect()
+    /// Ends the waits that are over. Returns whether old ones are left.
+    fn look(&self) -> bool {
+        let old: Vec<(u64, u32, Option<Verdict>)> = {
+            let entries = self.entries();
+            let old = entries.by_age.iter().take_while(|(_, e)| e.since.elapsed() >= OLD);
+            old.map(|(id, e)| (*id, e.pid, self.verdict(e))).collect()
         };
-        for (entry, verdict) in over {
-            if verdict == Verdict::Fail(libc::EIO) {
-                tracing::warn!("a request of pid {} took longer than the soft timeout: EIO", entry.pid);
+        // Without the lock, which every new request needs: this asks the kernel, once per caller.
+        let mut killed = HashMap::new();
+        let mut left = false;
+        for (id, pid, verdict) in old {
+            let mut killed = || *killed.entry(pid).or_insert_with(|| is_being_killed(pid));
+            let verdict = verdict.or_else(|| killed().then_some(Verdict::Fail(libc::EINTR)));
+            match verdict {
+                Some(verdict) => self.end(id, verdict),
+                None => left = true,
             }
-            (entry.cancel)(verdict);
         }
+        left
     }
 
+    fn end(&self, id: u64, verdict: Verdict) {
+        // The operation may have ended meanwhile.
+        let Some(entry) = self.entries().by_age.remove(&id) else { return };
+        if verdict == Verdict::Fail(libc::EIO) {
+            tracing::warn!("a request of pid {} took longer than the soft timeout: EIO", entry.pid);
+        }
+        (entry.cancel)(verdict);
+    }
+
+    /// What its age alone says.
     fn verdict(&self, entry: &Entry) -> Option<Verdict> {
         if entry.substitute_after.is_some_and(|after| entry.since.elapsed() >= after) {
             Some(Verdict::Substitute)
         } else if !entry.patient && self.soft.is_some_and(|most| entry.since.elapsed() >= most) {
             Some(Verdict::Fail(libc::EIO))
-        } else if is_being_killed(entry.pid) {
-            Some(Verdict::Fail(libc::EINTR))
         } else {
             None
         }
@@ -277,7 +298,7 @@ mod tests {
         let list = Waiting::start(None).unwrap();
         let (tx, rx) = mpsc::channel::<i32>();
         let ticket = list.enter(std::process::id(), tx, |tx, errno| tx.send(errno).unwrap());
-        assert!(rx.recv_timeout(TICK * 3).is_err());
+        assert!(rx.recv_timeout(OLD * 3).is_err());
         assert!(ticket.take().is_some());
     }
 }

@@ -12,6 +12,7 @@ use fuser::{
 use super::MountOptions;
 use super::convert::file_attr;
 use super::locking::Parked;
+use crate::config::LockMode;
 use crate::fs::{Attr, Caller, Fs, Opened};
 use crate::io::Workers;
 use crate::waiting::{Ticket, Waiting};
@@ -142,5 +143,13 @@ impl Front {
         } else {
             FopenFlags::empty()
         }
+    }
+
+    /// Whether the kernel need not tell of a descriptor that is closed: nothing was written through it, and no locks of its
+    /// process at the backend end with it. Saves small files one trip in three.
+    pub(super) fn flush_flags(&self, flags: i32) -> FopenFlags {
+        let locks = matches!(self.options.locks, LockMode::Fcntl | LockMode::Backend);
+        let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
+        if reads && !locks { FopenFlags::FOPEN_NOFLUSH } else { FopenFlags::empty() }
     }
 }

@@ -176,9 +176,11 @@ impl Filesystem for Front {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (who, direct) = (caller(req), self.open_flags(flags.0, Opened { handle: 0, keep_pages: false }));
+        let quiet = self.flush_flags(flags.0);
         let answer = move |reply: ReplyOpen, opened: Opened| {
             let keep = if opened.keep_pages { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
-            reply.opened(FileHandle(opened.handle), if direct.is_empty() { keep } else { direct });
+            let flags = if direct.is_empty() { keep } else { direct } | quiet;
+            reply.opened(FileHandle(opened.handle), flags);
         };
         let work = move |fs: &Fs| fs.open(&who, ino.0, flags.0);
         self.run_or_undo(req, reply, work, answer, |fs, opened| fs.release(opened.handle));
