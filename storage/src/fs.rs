@@ -34,7 +34,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, Stat, openat};
 
 pub use caller::{Caller, Identity, Rights};
-pub use crowd::Known;
+pub use crowd::{Known, Surplus};
 pub use file::{OpenFile, Opened};
 pub use listing::{DirEntry, Listed, OpenDir};
 pub(crate) use locks::no_locks;
@@ -118,8 +118,8 @@ impl Fs {
         self.nodes.forget(id, count);
     }
 
-    /// Waits a while for the kernel to know too many files; returns names that it should forget.
-    pub fn surplus(&self) -> Vec<Known> {
+    /// Waits a while for the kernel to know too many files; returns what it should forget.
+    pub fn surplus(&self) -> Surplus {
         let unlist = |id| {
             if let Some(node) = self.nodes.get(id) {
                 node.listed.store(false, Ordering::Release);

@@ -18,7 +18,7 @@ mod locking;
 mod operations;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
     let front = Front::new(Arc::clone(&fs), options)?;
     let waiting = Arc::clone(&front.waiting);
     let session = fuser::Session::new(front, mountpoint, &config)?.spawn()?;
-    relieve(Arc::downgrade(&fs), session.notifier())?;
+    relieve(Arc::downgrade(&fs), session.notifier(), mountpoint.to_owned())?;
     let device = crate::sidecar::device_of(mountpoint);
     if widen_read_ahead(device).is_err() && !direct {
         fs.read_ahead();
@@ -89,15 +89,37 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, options: MountOptions) -> io::Resul
 
 /// Asks the kernel to forget names when it knows too many. A thread of its own, because the kernel locks the directory for it,
 /// and whoever has it locked may be waiting for an answer from here.
-fn relieve(fs: Weak<Fs>, notifier: Notifier) -> io::Result<()> {
+fn relieve(fs: Weak<Fs>, notifier: Notifier, mountpoint: PathBuf) -> io::Result<()> {
     let run = move || {
+        let mut refused = false;
         while let Some(fs) = fs.upgrade() {
-            for known in fs.surplus() {
+            let surplus = fs.surplus();
+            for known in surplus.names {
                 let _ = notifier.inval_entry(INodeNo(known.parent), &known.name);
+            }
+            drop(fs);
+            if surplus.unused
+                && !refused
+                && let Err(error) = drop_unused_names(&mountpoint)
+            {
+                refused = true;
+                tracing::warn!(
+                    "{} has more directories in use than a quarter of the open files limit, and the kernel forgets none for us ({error}): raise ulimit -n",
+                    mountpoint.display()
+                );
             }
         }
     };
     std::thread::Builder::new().name("relieve".into()).spawn(run).map(drop)
+}
+
+/// Makes the kernel forget all names of a mount that nobody uses: it does so whenever a file system is configured anew, here
+/// with nothing changed. Only root may.
+fn drop_unused_names(mountpoint: &Path) -> io::Result<()> {
+    use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW;
+    let mount = fspick(rustix::fs::CWD, mountpoint, flags)?;
+    Ok(fsconfig_reconfigure(mount)?)
 }
 
 /// Buffered sequential reads come in pieces of the read-ahead window, 128 KiB unless it is widened. Only root may, and not in

@@ -5,6 +5,7 @@
 //! ```
 //! A name that is in use (an open file, a working directory's file) is looked up again when it is next needed; its node stays
 //! until the last use ends. Directories are not listed: dropping the name of one that is a working directory would detach it.
+//! When there are too many of them, all names that nobody uses have to go, which is for the kernel to do.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -16,8 +17,18 @@ use rustix::process::{Resource, getrlimit};
 
 /// The part of the process's descriptors that nodes of one mount may take: open files and other mounts need some too.
 const SHARE: u64 = 4;
-/// How long [`Crowd::surplus`] waits for one.
+/// How long [`Crowd::surplus`] waits for one, and after one, for the kernel to forget.
 const PAUSE: Duration = Duration::from_millis(500);
+const REST: Duration = Duration::from_millis(20);
+
+/// What the kernel should forget.
+#[derive(Debug, Default)]
+pub struct Surplus {
+    /// Names of files, oldest first.
+    pub names: Vec<Known>,
+    /// These are not enough: all names that are not in use.
+    pub unused: bool,
+}
 
 /// A name under which the kernel knows a node.
 #[derive(Debug)]
@@ -50,14 +61,23 @@ impl Crowd {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.push_back(Known { parent, name: name.to_owned(), id });
         }
+        self.came(nodes);
+    }
+
+    /// There is another node, listed or not.
+    pub(super) fn came(&self, nodes: usize) {
         if nodes > self.limit {
             self.crowded.notify_one();
         }
     }
 
-    /// Waits a while for there to be too many nodes; returns the names that should go. `nodes` says how many there are,
+    /// Waits a while for there to be too many nodes; returns what should go. `nodes` says how many there are,
     /// `unlist` marks one as no longer listed.
-    pub(super) fn surplus(&self, nodes: impl Fn() -> usize, unlist: impl Fn(u64)) -> Vec<Known> {
+    pub(super) fn surplus(&self, nodes: impl Fn() -> usize, unlist: impl Fn(u64)) -> Surplus {
+        if nodes() > self.limit {
+            // What was to be forgotten before is on its way.
+            std::thread::sleep(REST);
+        }
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let calm = |_: &mut VecDeque<Known>| nodes() <= self.limit;
         let (mut names, _) =
@@ -69,6 +89,6 @@ impl Crowd {
         let count = surplus.max(stale).min(names.len());
         let gone: Vec<Known> = names.drain(..count).collect();
         gone.iter().for_each(|known| unlist(known.id));
-        gone
+        Surplus { unused: surplus > gone.len(), names: gone }
     }
 }

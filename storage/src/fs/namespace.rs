@@ -70,7 +70,9 @@ impl Fs {
     fn take_in(&self, fd: OwnedFd, parent: &Node, name: &OsStr) -> io::Result<Attr> {
         let stat = fstat(&fd)?;
         let node = self.nodes.adopt(fd, &stat);
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.crowd.came(self.nodes.len());
+        } else {
             self.crowd.list(&node.listed, (node.id(), parent.id(), name), self.nodes.len());
         }
         Ok(self.seen(&node, Attr { id: node.id(), stat }))

@@ -29,6 +29,25 @@ fn more_files_than_descriptors_can_be_listed_opened_and_kept_open() {
     assert_eq!(text, "7");
 }
 
+/// Also directories hold descriptors, and what is a working directory must stay one.
+#[test]
+fn more_directories_than_descriptors_can_be_walked() {
+    if !can_mount() {
+        return;
+    }
+    let mut rig = Rig::new(&[]);
+    rig.run_through(&["prlimit", "--nofile=512:512"]);
+    for i in 0..1500 {
+        let dir = rig.backend().join(format!("{}/{i:04}", i % 10));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("file"), format!("{i}")).unwrap();
+    }
+    let script = "cd 3/0013 && for n in 1 2; do [ $(find ../.. -type f -exec cat {} + | wc -c) = 4890 ] || exit 1; done
+        [ $(basename $(pwd -P)) = 0013 ] && ls ../0023/file";
+    let walked = Command::new("sh").args(["-c", script]).current_dir(rig.mount()).output().unwrap();
+    assert!(walked.status.success(), "{}", String::from_utf8_lossy(&walked.stderr));
+}
+
 #[test]
 fn a_listing_with_attributes_is_the_one_of_the_backend() {
     if !can_mount() {
