@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use migshare_storage::cache::{Cache, EXTENT, FileKey, Sectors, Version};
+use migshare_storage::cache::{BLOCK, Cache, EXTENT, FileKey, Sectors, Version};
 use serde_json::{Map, Value, json};
 
 use super::load;
@@ -160,7 +160,8 @@ pub(crate) fn growth_child(what: &str, file: &str, extents: &str) -> Result<bool
     let cache = Cache::load(store, slots);
     let load_s = start.elapsed().as_secs_f64();
     if what == FILL {
-        let data = vec![7u8; EXTENT as usize];
+        // A block each: a record has room for all checksums whatever it holds.
+        let data = vec![7u8; BLOCK as usize];
         for n in 0..extents {
             let (key, version) = file_of(n);
             cache.insert(key, &version, n % PER_FILE * EXTENT, &data, || true);
