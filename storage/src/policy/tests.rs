@@ -206,6 +206,39 @@ fn large_misses_do_not_hide_a_backend_that_is_faster_for_a_single_reader() {
     assert!(at_backend * 10 > reads * 9, "{at_backend} of {reads} at the backend");
 }
 
+/// While reads are striped, the level of the search has no say; noise must not raise it.
+#[test]
+fn a_single_reader_of_large_blocks_is_striped_and_never_sent_to_the_slow_side_alone() {
+    let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    let mut random = crate::random::Random(7);
+    let (mut now, mut whole, mut striped) = (0, 0, 0);
+    while now < 60 * SECOND {
+        let ask = Ask { len: 1 << 20, ..ASK };
+        let mut took = |side: Side, len: u32| {
+            let per_byte = if side == Side::Cache { 16 } else { 55 };
+            u64::from(len) * per_byte * (90 + random.below(20)) / 100
+        };
+        let parts = match splitter.route(now, ask) {
+            Route::Stripe { cache } => vec![(Side::Cache, cache), (Side::Backend, ask.len - cache)],
+            Route::One(Side::Backend) => vec![(Side::Backend, ask.len)],
+            Route::One(Side::Cache) | Route::Probe => vec![(Side::Cache, ask.len)],
+        };
+        if now > 10 * SECOND {
+            striped += u32::from(parts.len() == 2);
+            whole += u32::from(parts.len() == 1 && parts[0].0 == Side::Backend);
+        }
+        let mut ends: Vec<_> = parts.iter().map(|(side, len)| (took(*side, *len), *side, *len)).collect();
+        ends.sort_by_key(|e| e.0);
+        parts.iter().for_each(|(side, len)| splitter.issued(now, *side, Ask { len: *len, ..ask }));
+        for (latency, side, len) in &ends {
+            let done = Completion { len: *len, striped: parts.len() == 2, ..done(*side, *latency, true) };
+            splitter.completed(now + latency, done);
+        }
+        now += ends.last().map_or(MILLIS, |e| e.0);
+    }
+    assert!(striped > 2000 && whole < 40, "{striped} striped, {whole} whole at the slow side");
+}
+
 #[test]
 fn a_lost_target_is_left_alone_and_its_neighbours_are_not() {
     let mut splitter = Splitter::new(Policy::BackendOnly);

@@ -302,7 +302,9 @@ impl Window {
             return self.meter.restart(now);
         }
         if let Some((class, epoch)) = self.meter.completed(now, done, self.backend.mean, &self.searches) {
-            self.searches[class].epoch(epoch);
+            if !self.meter.is_striped() {
+                self.searches[class].epoch(epoch);
+            }
             self.probe.next_epoch();
             self.meter.restart(now);
         }

@@ -29,6 +29,8 @@ pub(super) struct Meter {
     last: Nanos,
     reads: u32,
     bytes: [u64; CLASSES],
+    /// Of those, by parts of striped reads.
+    striped: u64,
     in_flight: u64,
     /// Most reads under way at once.
     concurrent: u32,
@@ -113,6 +115,7 @@ impl Meter {
         let (now, drains) = (now - self.idle, drains.min(LONGEST));
         self.reads += 1;
         self.bytes[class_of(done.len)] += u64::from(done.len);
+        self.striped += if done.striped { u64::from(done.len) } else { 0 };
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
         let Some(settled) = self.settled else {
             if self.reads >= SETTLE_READS.min(self.concurrent + 1) && now - self.since >= drains * 3 / 2 {
@@ -128,6 +131,11 @@ impl Meter {
         let enough = (self.reads >= READS || few) && elapsed >= SHORTEST.max(drains * 3);
         let over = enough || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
         over.then(|| (class, self.epoch(now, settled, class)))
+    }
+
+    /// Whether most of what was read was striped: then the level had no say, and the rate says nothing of it.
+    pub(super) fn is_striped(&self) -> bool {
+        self.striped * 2 > self.bytes.iter().sum()
     }
 
     fn lost(&self, now: Nanos, since: Nanos, search: &Search) -> bool {
