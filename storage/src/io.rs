@@ -95,6 +95,7 @@ impl Engine {
     /// Name for the log and `stats`.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Uring(uring) if uring.has_failed() => "threads",
             Self::Uring(_) => "io_uring",
             Self::Aio(_) => "aio",
             Self::Pool(_) => "threads",

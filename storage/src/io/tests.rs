@@ -106,6 +106,26 @@ fn an_engine_that_is_dropped_while_busy_leaves_the_heap_whole() {
 }
 
 #[test]
+fn a_ring_that_fails_is_replaced_by_threads_and_no_read_is_lost() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&vec![3; 1 << 20]).unwrap();
+    let file = Arc::new(file);
+    let Ok(uring) = uring::Uring::start() else { return };
+    uring.lose_the_ring();
+    let engine = Engine::Uring(Arc::new(uring));
+    let (tx, rx) = mpsc::channel();
+    for i in 0..3000u64 {
+        let tx = tx.clone();
+        let done: Done = Box::new(move |result, buffer| tx.send((result.unwrap(), buffer[4095])).unwrap());
+        engine.submit(Job::one(Arc::clone(&file), i % 200 * 4096, Buffer::new(4096), done));
+    }
+    for _ in 0..3000 {
+        assert_eq!(rx.recv_timeout(Duration::from_secs(30)).unwrap(), (4096, 3));
+    }
+    assert_eq!(engine.name(), "threads");
+}
+
+#[test]
 fn a_panicking_answer_does_not_end_the_engine() {
     let file = Arc::new(tempfile::tempfile().unwrap());
     for engine in engines() {

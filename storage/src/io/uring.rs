@@ -8,19 +8,23 @@
 //! the reader; a read that never completes keeps its buffer for ever, as it must. The ring belongs to the thread alone
 //! (SINGLE_ISSUER), so that the kernel hands over completions when it is asked for them and never interrupts it
 //! (DEFER_TASKRUN, Linux 6.1).
+//!
+//! A ring that fails is given up: threads do what was under way once more, into other buffers, and all that comes after it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use io_uring::{IoUring, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
-use super::{Job, finish};
+use super::{Buffer, Job, Workers, finish, pool};
 
 const ENTRIES: u32 = 1024;
+/// Threads that read instead of a ring that failed.
+const INSTEAD: usize = 64;
 /// Bytes answered after which new jobs are looked for: about 60 us of checksums and copies.
 const LOOK_AFTER: usize = 256 << 10;
 /// User data of the read that waits for the eventfd.
@@ -37,6 +41,10 @@ struct Shared {
     /// Set while the thread is about to look at the queue anyway: saves the write.
     awake: AtomicBool,
     closed: AtomicBool,
+    /// Who reads since the ring failed. Set while the queue is locked, so that nothing is queued after it.
+    instead: OnceLock<Workers>,
+    #[cfg(test)]
+    ring: std::sync::atomic::AtomicI32,
 }
 
 /// A job with reads under way.
@@ -62,6 +70,9 @@ impl Uring {
             wake: eventfd(0, EventfdFlags::CLOEXEC)?,
             awake: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            instead: OnceLock::new(),
+            #[cfg(test)]
+            ring: std::sync::atomic::AtomicI32::new(-1),
         });
         let ours = Arc::clone(&shared);
         let (tell, told) = mpsc::sync_channel(1);
@@ -71,13 +82,14 @@ impl Uring {
                 Ok(ring) => ring,
                 Err(error) => return drop(tell.send(Err(error))),
             };
+            #[cfg(test)]
+            ours.ring.store(ring.as_raw_fd(), Ordering::Release);
             let _ = tell.send(Ok(()));
             let (flying, counter) = (Slab::new(), Box::new(0));
             let mut engine = Loop { ring, shared: ours, flying, counter, waking: false };
             if let Err(error) = engine.run() {
-                tracing::error!("the io_uring engine ended: {error}; reads will hang until a restart");
-                // The kernel may still write into what is in flight: that memory is never given back.
-                std::mem::forget(engine);
+                tracing::error!("io_uring failed: {error}; threads read from now on");
+                engine.give_up();
             }
         })?;
         told.recv().map_err(io::Error::other)??;
@@ -86,8 +98,19 @@ impl Uring {
 
     /// Queues a job.
     pub(super) fn submit(&self, job: Job) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(workers) = self.shared.instead.get() {
+            drop(queue);
+            return workers.run(Box::new(move || pool::read(job)));
+        }
+        queue.push(job);
+        drop(queue);
         self.shared.wake();
+    }
+
+    /// Whether threads read since the ring failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared.instead.get().is_some()
     }
 }
 
@@ -103,6 +126,14 @@ impl Uring {
     pub(super) fn ended(&self) -> std::sync::Weak<impl Sized + use<>> {
         Arc::downgrade(&self.shared)
     }
+
+    /// From now on the kernel refuses what the ring asks for.
+    pub(super) fn lose_the_ring(&self) {
+        let elsewhere = std::fs::File::open("/dev/null").expect("there is always /dev/null");
+        let ring = self.shared.ring.load(Ordering::Acquire);
+        // SAFETY: the number stays open and the loop's, which closes it once at most; nobody else uses it.
+        unsafe { libc::dup2(elsewhere.as_raw_fd(), ring) };
+    }
 }
 
 impl Drop for Uring {
@@ -110,6 +141,7 @@ impl Drop for Uring {
         self.shared.closed.store(true, Ordering::Release);
         // Whatever `awake` says: the thread ends only after this write has ended its read.
         self.shared.ring_the_bell();
+        self.shared.instead.get().into_iter().for_each(Workers::close);
     }
 }
 
@@ -162,10 +194,42 @@ impl Loop {
     fn take_in(&mut self) -> io::Result<bool> {
         let jobs = std::mem::take(&mut *self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner));
         let some = !jobs.is_empty();
-        for job in jobs {
-            self.start(job)?;
+        let mut jobs = jobs.into_iter();
+        while let Some(job) = jobs.next() {
+            if let Err(error) = self.start(job) {
+                self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(jobs);
+                return Err(error);
+            }
         }
         Ok(some)
+    }
+
+    /// See the module.
+    fn give_up(mut self) {
+        let workers = match Workers::start("read", INSTEAD) {
+            Ok(workers) => workers,
+            Err(error) => {
+                tracing::error!("no threads to read with either: {error}; reads hang until a restart");
+                return std::mem::forget(self);
+            }
+        };
+        let queued = {
+            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = self.shared.instead.set(workers.clone());
+            std::mem::take(&mut *queue)
+        };
+        if self.shared.closed.load(Ordering::Acquire) {
+            workers.close();
+        }
+        let flying = std::mem::take(&mut self.flying);
+        // The kernel may still write into what is in flight: that memory is never given back.
+        std::mem::forget(self);
+        let again = flying.into_iter().map(|(_, Flying { job: Job { file, ranges, buffer, done }, .. })| {
+            let fresh = Buffer::new(buffer.len());
+            std::mem::forget(buffer);
+            Job { file, ranges, buffer: fresh, done }
+        });
+        again.chain(queued).for_each(|job| workers.run(Box::new(move || pool::read(job))));
     }
 
     fn wait_for_the_bell(&mut self) -> io::Result<()> {
