@@ -53,6 +53,8 @@ pub struct Counters {
 pub struct Cache<S: Sectors> {
     store: S,
     index: Mutex<Index>,
+    /// Slots whose records are to be erased on the device.
+    dropped: Mutex<Vec<Slot>>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -111,7 +113,7 @@ impl<S: Sectors> Cache<S> {
             }
         }
         index.finish_restore();
-        Self { store, index: Mutex::new(index), counters: Counters::default() }
+        Self { store, index: Mutex::new(index), dropped: Mutex::default(), counters: Counters::default() }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -215,10 +217,30 @@ impl<S: Sectors> Cache<S> {
         self.erase(&dropped);
     }
 
+    /// Nobody waits for it: a record that stays is harmless, because its version will never be asked for again; it only takes
+    /// the place of a better one after a restart.
     fn erase(&self, slots: &[Slot]) {
+        self.dropped().extend(slots);
+    }
+
+    fn dropped(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Erases on the device the records that are not valid any more; may block.
+    pub fn erase_dropped(&self) {
+        let slots = std::mem::take(&mut *self.dropped());
         for slot in slots {
-            // A record that stays is harmless: its version will never be asked for again.
-            let _ = self.store.write_index(u64::from(slot.0) * Record::BYTES as u64, &[0; Record::BYTES]);
+            let at = u64::from(slot.0) * Record::BYTES as u64;
+            if self.index().record(slot).is_some() {
+                continue;
+            }
+            let _ = self.store.write_index(at, &[0; Record::BYTES]);
+            // It may have been given away meanwhile, and its new record written before.
+            let new = self.index().record(slot);
+            if let Some(record) = new {
+                let _ = self.store.write_index(at, &record.encode());
+            }
         }
     }
 
@@ -227,6 +249,7 @@ impl<S: Sectors> Cache<S> {
     /// # Errors
     /// When the store cannot be synced.
     pub fn sync(&self) -> std::io::Result<()> {
+        self.erase_dropped();
         self.store.sync()
     }
 

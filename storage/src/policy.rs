@@ -261,6 +261,7 @@ pub struct Splitter {
     out: Outstanding,
     policy: Policy,
     liveness: PerTarget<Liveness>,
+    cache: Liveness,
     /// What signals say of all targets.
     reported: BackendState,
     hedges: Hedges,
@@ -272,8 +273,8 @@ pub struct Splitter {
 impl Splitter {
     /// A splitter with nothing in flight.
     pub fn new(policy: Policy) -> Self {
-        let (out, liveness, reported) = Default::default();
-        Self { out, policy, liveness, reported, hedges: Hedges::new(0), now: 0 }
+        let (out, liveness, cache, reported) = Default::default();
+        Self { out, policy, liveness, cache, reported, hedges: Hedges::new(0), now: 0 }
     }
 
     /// The same, with at most `percent` of the hits hedged.
@@ -322,6 +323,8 @@ impl Splitter {
             if let Policy::Window(window) = &mut self.policy {
                 window.issued_to_backend(ask);
             }
+        } else {
+            self.cache.issued(now, ask.len);
         }
     }
 
@@ -330,6 +333,10 @@ impl Splitter {
         let now = self.forward(now);
         let Completion { side, target, len, latency, ok, .. } = done;
         self.out.side(side).remove(len);
+        if side == Side::Cache {
+            // An error comes fast and the other copy is asked at once; only silence costs time.
+            self.cache.completed(now, len, latency, true);
+        }
         let liveness = self.target(target);
         let straggler = side == Side::Backend && liveness.completed(now, len, latency, ok);
         let live = liveness.is_live();
@@ -361,6 +368,7 @@ impl Splitter {
     pub fn tick(&mut self, now: Nanos) -> bool {
         let now = self.forward(now);
         self.liveness.iter_mut().for_each(|target| target.tick(now));
+        self.cache.tick(now);
         self.notice_falls();
         self.backend_live()
     }
@@ -428,6 +436,17 @@ impl Splitter {
     /// Whether our own timing finds nothing against one target of the backend at least.
     pub fn backend_answers(&self) -> bool {
         self.liveness.iter().any(Liveness::answers)
+    }
+
+    /// Whether the cache answers its reads.
+    pub fn cache_live(&self) -> bool {
+        self.cache.is_live()
+    }
+
+    /// Whether a duplicate is to ask a cache that is silent. The caller sends it if so.
+    pub fn cache_wants_question(&mut self, now: Nanos) -> bool {
+        let now = self.forward(now);
+        self.cache.wants_question(now)
     }
 
     /// The policy's state, for `explain` and metrics.

@@ -1,5 +1,6 @@
 //! Puts the parts together: one cache, its mounts, the housekeeping, and the end of it all.
 
+mod house;
 mod janitor;
 mod service;
 mod writing;
@@ -7,9 +8,9 @@ mod writing;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -18,6 +19,7 @@ use thiserror::Error;
 pub(crate) use janitor::device_of;
 pub use janitor::wait_and_clean;
 
+use house::{House, Keeper};
 use janitor::Janitor;
 
 use crate::cache::{Cache, CacheDirError, FileStore};
@@ -34,8 +36,6 @@ use crate::policy::WindowConfig;
 
 /// Threads of the blocking engine.
 const READ_THREADS: usize = 64;
-/// How often the cache is made durable, and the metrics file is written.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(200);
 
 /// Why the sidecar cannot start.
@@ -116,6 +116,7 @@ pub struct Sidecar {
     cache_size: u64,
     mounts: Vec<Running>,
     metrics_file: Option<PathBuf>,
+    keeper: Option<Keeper>,
     janitor: Option<Janitor>,
     metrics_listen: Option<SocketAddr>,
     /// What the metrics are made of, once everything is mounted.
@@ -150,6 +151,7 @@ impl Sidecar {
             metrics_file: config.metrics_file,
             metrics_listen: config.metrics_listen,
             shown: Arc::default(),
+            keeper: None,
             janitor: None,
         };
         for mount in &config.mounts {
@@ -181,6 +183,13 @@ impl Sidecar {
             back: m.back.clone(),
         });
         self.shown = Arc::new(sources.collect());
+        let house = House {
+            cache: Arc::clone(&self.cache),
+            mounts: Arc::clone(&self.shown),
+            metrics_file: self.metrics_file.take(),
+        };
+        let keeper = house.keep().map_err(|source| StartError::Other { what: "start a thread", source })?;
+        self.keeper = Some(keeper);
         if let Some(address) = self.metrics_listen {
             let (cache, shown) = (Arc::clone(&self.cache), Arc::clone(&self.shown));
             let bound = metrics::http::serve(address, move || metrics::render(&cache, &shown))
@@ -260,34 +269,13 @@ impl Sidecar {
     pub fn run(self) -> io::Result<Ended> {
         let signals =
             SignalFd::with_flags(&ending_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let mut last = Instant::now();
         while signals.read_signal()?.is_none() && !self.mounts.iter().all(|m| m.mounted.is_over()) {
             std::thread::sleep(TICK);
-            if last.elapsed() >= HOUSEKEEPING {
-                self.keep_house();
-                last = Instant::now();
-            }
         }
         Ok(self.stop())
     }
 
-    fn keep_house(&self) {
-        if let Err(error) = self.cache.sync() {
-            tracing::warn!("the cache could not be synced: {error}");
-        }
-        self.mounts.iter().for_each(|m| m.reads.jobs().forget_ended());
-        for back in self.mounts.iter().filter_map(|m| m.back.as_ref()) {
-            back.sync();
-        }
-        if let Some(path) = &self.metrics_file
-            && let Err(error) =
-                metrics::render(&self.cache, &self.shown).and_then(|text| write_whole(path, &text))
-        {
-            tracing::warn!("metrics file {}: {error}", path.display());
-        }
-    }
-
-    /// Unmounts everything and makes the cache durable.
+    /// Unmounts everything and makes the cache durable, if its device answers.
     pub fn stop(self) -> Ended {
         service::stopping();
         let mut ended = Ended::Clean;
@@ -300,6 +288,7 @@ impl Sidecar {
             }
             running.reads.close();
         }
+        self.keeper.into_iter().for_each(Keeper::end);
         drop(self.janitor);
         ended
     }
@@ -337,12 +326,4 @@ fn raise_file_limit() -> nix::Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error()))
-}
-
-/// A file that readers never see half written.
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, text)?;
-    std::fs::rename(&new, path)
 }

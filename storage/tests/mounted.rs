@@ -11,6 +11,8 @@ mod arguments;
 mod coherence;
 #[path = "mounted/crowds.rs"]
 mod crowds;
+#[path = "mounted/device.rs"]
+mod device;
 #[path = "mounted/faults.rs"]
 mod faults;
 #[path = "mounted/kept.rs"]

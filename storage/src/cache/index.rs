@@ -289,6 +289,11 @@ impl Index {
         }
     }
 
+    /// What a slot holds now.
+    pub(super) fn record(&self, slot: Slot) -> Option<Record> {
+        self.entries[slot.0 as usize].record.as_deref().cloned()
+    }
+
     pub(super) fn usage(&self) -> (u32, u32) {
         (self.entries.len() as u32 - self.free.count() as u32, self.entries.len() as u32)
     }

@@ -194,6 +194,19 @@ fn synced_extents_are_found_at_once_after_a_restart() {
     assert!((0..8).all(|inode| (0..64).all(|block| get(&cache, inode, 1, block))));
 }
 
+#[test]
+fn a_dropped_record_is_erased_later_and_one_that_took_its_place_is_not() {
+    let cache = Cache::load(Lossy::default(), 64);
+    (0..2).for_each(|inode| assert!(put(&cache, inode, 1, 0, 1)));
+    (0..2).for_each(|inode| assert_eq!(cache.forget(key(inode)), EXTENT));
+    // The last one that was freed is the first one that is given away.
+    assert!(put(&cache, 2, 1, 0, 1));
+    cache.sync().unwrap();
+    let Cache { store, .. } = cache;
+    let cache = Cache::load(store, 64);
+    assert!(!get(&cache, 0, 1, 0) && !get(&cache, 1, 1, 0) && get(&cache, 2, 1, 0));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Put { inode: u64, block: u64, count: u64 },

@@ -94,6 +94,11 @@ impl OpenFile {
         Ok(())
     }
 
+    /// Whether something was written through it since its last flush.
+    pub(super) fn has_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
+    }
+
     /// Closes a copy of the descriptor, so that the backend says what it kept back; nothing for a file that was only read,
     /// which needs no backend to be closed.
     pub(super) fn close_once(&self) -> io::Result<()> {

@@ -88,6 +88,10 @@ impl LockTable {
         file
     }
 
+    fn has(&self, node: u64, owner: u64) -> bool {
+        self.by_node().get(&node).is_some_and(|all| all.iter().any(|o| o.owner == owner))
+    }
+
     /// Takes out the descriptions of a node that `gone` names.
     fn remove(&self, node: u64, gone: impl Fn(&Owned) -> bool) -> Vec<Arc<File>> {
         let mut nodes = self.by_node();
@@ -199,6 +203,11 @@ impl Fs {
         let gone = self.locks.remove(open.node.id(), |o| o.owner == owner);
         unlock_all(&gone);
         !gone.is_empty()
+    }
+
+    /// Whether an owner has locked something of a file in the sense of fcntl(2). Does not wait.
+    pub(super) fn owns_locks(&self, node: u64, owner: u64) -> bool {
+        self.locks.has(node, owner)
     }
 
     /// A handle was closed for the last time: what was locked through it is free.

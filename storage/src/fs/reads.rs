@@ -12,7 +12,7 @@ mod statistics;
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,9 @@ pub use statistics::{METRICS, Metric, Statistics};
 use super::flight::{Hit, Watch};
 use super::version::{Current, Seen};
 use super::{Node, OpenFile};
-use crate::cache::{BLOCK, Cache, EXTENT, FileStore, Version};
+use crate::cache::{BLOCK, Cache, EXTENT, FileStore, Part, Version};
 use crate::feedback::{Report, Standing};
-use crate::io::{Buffer, Engine, Job, Workers};
+use crate::io::{Buffer, Engine, Job, Range, Workers};
 use crate::metrics::Jobs;
 use crate::policy::{
     Ask, Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Side, Splitter, Window,
@@ -92,6 +92,8 @@ pub struct ReadPath {
     start: Instant,
     fills: Workers,
     fill_bytes: AtomicU64,
+    /// The cache is silent and the backend is not: hits are read there, as misses are.
+    without_cache: AtomicBool,
     validations: Workers,
     pub(super) watch: Watch,
     stats: Statistics,
@@ -121,6 +123,7 @@ impl ReadPath {
             start: Instant::now(),
             fills: Workers::start("fill", 2)?,
             fill_bytes: AtomicU64::new(0),
+            without_cache: AtomicBool::new(false),
             validations: Workers::start("validate", 4)?,
             watch: Watch::new(settings.rescue_after, settings.hedge_percent > 0),
             settings,
@@ -178,6 +181,7 @@ impl ReadPath {
             "policy": self.policy_name(),
             "engine": self.engines.cache.name(),
             "backend_live": splitter.backend_live(),
+            "cache_live": splitter.cache_live(),
             "backend": self.backend.now(),
             "in_flight": splitter.outstanding(),
             "window": window,
@@ -218,6 +222,7 @@ impl ReadPath {
         let answers = {
             let mut splitter = self.splitter();
             splitter.tick(self.now());
+            self.without_cache.store(!splitter.cache_live() && splitter.backend_live(), Ordering::Relaxed);
             splitter.backend_answers()
         };
         self.backend.answers(answers);
@@ -262,9 +267,31 @@ impl ReadPath {
         }
         let inside = u64::from(len).min(current.version.size - offset);
         match self.cache.lookup(state.key(), &current.version, offset, inside) {
+            Some(parts) if self.without_cache.load(Ordering::Relaxed) => {
+                self.ask_cache(open, parts);
+                self.miss(open, None, offset, len, reply);
+            }
             Some(parts) => Hit::start(self, open, current, (offset, inside as u32), parts, reply),
             None => self.miss(open, Some(current), offset, len, reply),
         }
+    }
+
+    /// A read at a cache that is silent, for which nobody waits: its answer brings the cache back.
+    fn ask_cache(self: &Arc<Self>, open: &OpenFile, parts: Vec<Part>) {
+        if !self.splitter().cache_wants_question(self.now()) {
+            return parts.iter().for_each(|part| self.cache.unpin(part));
+        }
+        let bytes: u64 = parts.iter().map(|part| part.len).sum();
+        let ask = open.ask(parts.first().map_or(0, |p| p.file_offset), bytes as u32);
+        let tell = Telling::begin(self, Side::Cache, ask, false, false);
+        let path = Arc::clone(self);
+        let ranges = parts.iter().map(|p| Range { offset: p.store_offset, len: p.len as usize }).collect();
+        let done = Box::new(move |result: io::Result<usize>, _: Buffer| {
+            parts.iter().for_each(|part| path.cache.unpin(part));
+            tell.end(result.is_ok());
+        });
+        let (file, buffer) = (self.cache.store().data_for_reads(), Buffer::new(bytes as usize));
+        self.engine(Side::Cache).submit(Job { file, ranges, buffer, done });
     }
 
     fn validate_later(self: &Arc<Self>, open: &Arc<OpenFile>) {
@@ -428,9 +455,6 @@ impl ReadPath {
         self.watch.close();
         self.fills.close();
         self.validations.close();
-        if let Err(error) = self.cache.sync() {
-            tracing::warn!("the cache could not be synced: {error}; the next start finds fewer extents");
-        }
     }
 }
 

@@ -19,11 +19,17 @@ use crate::waiting::{Ticket, Waiting};
 
 /// Operations that may block at once.
 const WORKERS: usize = 128;
+/// Closes of written or locked files that may, and of descriptors for which nobody waits. Each have threads of their own: what
+/// hangs among the others, however much, keeps nobody from closing a file.
+const FLUSHERS: usize = 32;
+const CLOSERS: usize = 16;
 
 /// The file system as the FUSE crate sees it.
 pub(super) struct Front {
     pub(super) fs: Arc<Fs>,
     pub(super) workers: Workers,
+    pub(super) flushers: Workers,
+    pub(super) closers: Workers,
     pub(super) waiting: Arc<Waiting>,
     pub(super) parked: Arc<Parked>,
     pub(super) options: MountOptions,
@@ -78,6 +84,8 @@ impl Front {
             fs,
             parked: Parked::start(workers.clone())?,
             workers,
+            flushers: Workers::start("flush", FLUSHERS)?,
+            closers: Workers::start("close", CLOSERS)?,
             waiting: Waiting::start(options.soft)?,
             direct: options.direct,
             direct_maps: false,
@@ -98,9 +106,20 @@ impl Front {
         answer: impl FnOnce(R, T) + Send + 'static,
         undo: impl FnOnce(&Fs, T) + Send + 'static,
     ) {
+        self.run_or_undo_on(&self.workers, (req, reply), work, answer, undo);
+    }
+
+    fn run_or_undo_on<R: Answer, T: 'static>(
+        &self,
+        workers: &Workers,
+        (req, reply): (&Request, R),
+        work: impl FnOnce(&Fs) -> io::Result<T> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+        undo: impl FnOnce(&Fs, T) + Send + 'static,
+    ) {
         let ticket = self.enter(req, reply);
         let fs = Arc::clone(&self.fs);
-        self.workers.run(Box::new(move || {
+        workers.run(Box::new(move || {
             let result = work(&fs);
             match (ticket.take(), result) {
                 (Some(reply), Ok(value)) => answer(reply, value),
@@ -119,6 +138,18 @@ impl Front {
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
         self.run_or_undo(req, reply, work, answer, |_, _| {});
+    }
+
+    /// The same on other threads.
+    pub(super) fn run_on<R: Answer, T: 'static>(
+        &self,
+        workers: &Workers,
+        req: &Request,
+        reply: R,
+        work: impl FnOnce(&Fs) -> io::Result<T> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        self.run_or_undo_on(workers, (req, reply), work, answer, |_, _| {});
     }
 
     /// For operations whose answer gives the kernel a reference to a node.

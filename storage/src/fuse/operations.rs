@@ -258,6 +258,12 @@ impl Filesystem for Front {
     }
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        // Who only read must get out of a mount whose backend hangs.
+        match self.fs.flush_at_once(fh.0, owner.0) {
+            Some(Ok(())) => return reply.ok(),
+            Some(Err(error)) => return reply.fail(number(&error)),
+            None => {}
+        }
         let parked = Arc::clone(&self.parked);
         let work = move |fs: &Fs| {
             if fs.drop_owner(fh.0, owner.0) {
@@ -265,7 +271,7 @@ impl Filesystem for Front {
             }
             fs.flush(fh.0)
         };
-        self.run(req, reply, work, |reply, ()| reply.ok());
+        self.run_on(&self.flushers, req, reply, work, |reply, ()| reply.ok());
     }
 
     fn getlk(
@@ -326,7 +332,7 @@ impl Filesystem for Front {
     ) {
         // Closing may wait for the backend; nobody waits for the answer.
         let (fs, parked) = (Arc::clone(&self.fs), Arc::clone(&self.parked));
-        self.workers.run(Box::new(move || {
+        self.closers.run(Box::new(move || {
             fs.release(fh.0);
             parked.wake_all();
             reply.ok();

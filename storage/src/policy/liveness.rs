@@ -1,4 +1,5 @@
-//! Whether the backend answers, by our own timing and by signals, and how it is taken again after it did not.
+//! Whether the backend answers, by our own timing and by signals, and how it is taken again after it did not. The same is kept
+//! for the cache, of which there are no signals, and whose errors are no silence.
 //!
 //! ```text
 //!   Live --failed read, 250 ms without an answer, signal "gone"--> Down --good answer, signal ends--> Returning(1)

@@ -76,6 +76,22 @@ fn every_policy_reads_at_a_backend_again_whose_last_read_had_failed() {
     }
 }
 
+#[test]
+fn a_silent_cache_is_told_from_one_that_fails_and_its_first_answer_brings_it_back() {
+    let mut splitter = Splitter::new(Policy::CacheOnly);
+    splitter.issued(0, Side::Cache, ASK);
+    splitter.completed(1, done(Side::Cache, 1, false));
+    assert!(splitter.cache_live());
+    splitter.issued(2, Side::Cache, ASK);
+    splitter.tick(300 * MILLIS);
+    assert!(!splitter.cache_live() && splitter.backend_live());
+    assert!(splitter.cache_wants_question(301 * MILLIS));
+    splitter.issued(301 * MILLIS, Side::Cache, ASK);
+    assert!(!splitter.cache_wants_question(302 * MILLIS));
+    splitter.completed(303 * MILLIS, done(Side::Cache, 2 * MILLIS, true));
+    assert!(splitter.cache_live());
+}
+
 /// One read of a hundred stalls for 50 ms at the chosen side; the rest take about a millisecond.
 #[test]
 fn hedging_cuts_the_tail_within_its_budget() {

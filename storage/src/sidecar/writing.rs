@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::StartError;
+use super::house::in_time;
 use crate::config::{Fsync, MountConfig};
 use crate::dirty::ledger::LEAST;
 use crate::fs::writes::{Finished, Recovered, Refill, Settings};
@@ -80,7 +81,7 @@ fn tell(found: &Recovered, backend: &Path) {
 }
 
 /// Flushes with progress, until nothing is dirty and the journal is empty, nothing more can be done, or an ending signal comes.
-pub(super) fn finish(back: &WriteBack, name: &Path) -> Finished {
+pub(super) fn finish(back: &Arc<WriteBack>, name: &Path) -> Finished {
     let (all, began) = (back.dirty_bytes(), Instant::now());
     let signals =
         SignalFd::with_flags(&super::ending_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
@@ -96,7 +97,8 @@ pub(super) fn finish(back: &WriteBack, name: &Path) -> Finished {
     back.end();
     if finished == Finished::Clean {
         // What is left in a journal must be kept: nothing is.
-        back.sync();
+        let back = Arc::clone(back);
+        in_time(move || back.sync());
     }
     let name = name.display();
     match finished {

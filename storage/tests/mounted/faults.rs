@@ -14,7 +14,7 @@ use super::rig::{Rig, can_mount, content, direct, read};
 const BOUND: Duration = Duration::from_secs(30);
 
 /// Runs something that must not hang.
-fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (tx, rx) = mpsc::channel();
     std::thread::spawn(move || tx.send(work()));
     rx.recv_timeout(BOUND).expect("a bounded operation hung")

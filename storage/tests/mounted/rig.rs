@@ -47,10 +47,11 @@ pub(crate) struct Rig {
     dir: TempDir,
     daemon: Option<Child>,
     backend: PathBuf,
+    cache: PathBuf,
     arguments: Vec<String>,
     /// A command that runs the sidecar.
     through: Vec<String>,
-    /// The sidecar below, which a test may have stopped.
+    /// The sidecar below, or the one that is its cache device, which a test may have stopped.
     lower: Option<u32>,
 }
 
@@ -95,7 +96,8 @@ impl Rig {
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("mount")).unwrap();
         let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let mut rig = Self { dir, daemon: None, backend, arguments, through: Vec::new(), lower: None };
+        let cache = dir.path().join("cache");
+        let mut rig = Self { dir, daemon: None, backend, cache, arguments, through: Vec::new(), lower: None };
         rig.start();
         rig
     }
@@ -146,7 +148,36 @@ impl Rig {
     }
 
     pub(crate) fn cache(&self) -> PathBuf {
-        self.dir.path().join("cache")
+        self.cache.clone()
+    }
+
+    /// A sidecar whose cache is on a device of the test's.
+    pub(crate) fn caching_at(cache: PathBuf, arguments: &[&str]) -> Self {
+        let mut rig = Self::new(arguments);
+        rig.stop();
+        rig.cache = cache;
+        rig.start();
+        rig
+    }
+
+    /// A sidecar whose cache is in another one's mount: a device that can be stopped and continued.
+    pub(crate) fn caching_over(device: &Self, arguments: &[&str]) -> Self {
+        let mut rig = Self::caching_at(device.mount().join("cache"), arguments);
+        rig.lower = device.daemon.as_ref().map(Child::id);
+        rig
+    }
+
+    /// Whether its main thread has ended; others may wait in the kernel for what was stopped.
+    pub(crate) fn main_has_ended(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.as_ref().unwrap().id())).unwrap();
+        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z')
+    }
+
+    /// Threads of the sidecar with this name.
+    pub(crate) fn threads_named(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.daemon.as_ref().unwrap().id())).unwrap();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|found| found.trim() == name).count()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
