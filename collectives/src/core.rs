@@ -37,8 +37,8 @@ use crate::error::{Error, Result, Status};
 use crate::line::Line;
 use crate::liveness::Process;
 use crate::ring::Pair;
-use crate::segment::Segment;
 use crate::segment::layout::LINES;
+use crate::segment::Segment;
 use crate::sync::{Ordering, fence};
 use crate::sys;
 use crate::word::{Codec, STEP_MAX, Seen, WINDOW};
@@ -106,12 +106,12 @@ pub(crate) struct Core {
     posted: Cell<u64>,
     /// The highest step seen of each member.
     seen: Vec<Cell<u64>>,
-    /// Counts satisfied waits, so that deadlines start anew with progress.
+    /// Counts satisfied waits.
     ticks: Cell<u64>,
+    /// The same of each member, so that deadlines start anew with progress.
+    heard: Vec<Cell<u64>>,
     /// The member of the wait that last found nothing.
     awaited: Cell<usize>,
-    /// A peer found dead, and the ticks at that moment.
-    condemned: Cell<Option<(usize, u64)>>,
     /// Rings from and to each member.
     pairs: Vec<Pair>,
     /// What this rank found out about the ways of its data.
@@ -130,8 +130,8 @@ impl Core {
             posted: Cell::new(0),
             seen: charter.members.iter().map(|_| Cell::new(0)).collect(),
             ticks: Cell::new(0),
+            heard: charter.members.iter().map(|_| Cell::new(0)).collect(),
             awaited: Cell::new(charter.rank),
-            condemned: Cell::new(None),
             pairs: charter.members.iter().map(|_| Pair::default()).collect(),
             trials: RefCell::default(),
             fault: RefCell::new(None),
@@ -159,8 +159,16 @@ impl Core {
         self.ticks.get()
     }
 
-    pub(crate) fn tick(&self) {
+    /// A wait for `rank` was satisfied.
+    #[inline]
+    pub(crate) fn tick(&self, rank: usize) {
         self.ticks.set(self.ticks.get() + 1);
+        self.heard[rank].set(self.heard[rank].get() + 1);
+    }
+
+    /// Grows with each satisfied wait for `rank`.
+    pub(crate) fn heard(&self, rank: usize) -> u64 {
+        self.heard[rank].get()
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -187,8 +195,8 @@ impl Core {
         work(self.trials.borrow_mut().entry(class).or_default())
     }
 
-    pub(crate) fn awaited_process(&self) -> &Process {
-        self.process(self.awaited.get())
+    pub(crate) fn awaited(&self) -> usize {
+        self.awaited.get()
     }
 
     pub(crate) fn line(&self, rank: usize, index: usize) -> &Line {
@@ -287,7 +295,7 @@ impl Core {
                 }
                 // A later operation that has the line by now is looked at when its turn comes.
                 seen.set(step.min(span.end));
-                self.tick();
+                self.tick(rank);
                 Ok(true)
             }
             Seen::Poisoned(cause) => Err(self.told(rank, cause)),
@@ -310,9 +318,9 @@ impl Core {
         }
     }
 
-    /// Looks for reasons to give up a wait that has lasted for `waited`.
+    /// Looks at all words of all peers for a reason to give up.
     #[cold]
-    pub(crate) fn audit(&self, waited: Duration) -> Result<()> {
+    pub(crate) fn audit_words(&self) -> Result<()> {
         let floor = self.floor();
         for rank in (0..self.size()).filter(|rank| *rank != self.rank()) {
             for index in 0..LINES {
@@ -326,23 +334,6 @@ impl Core {
                     Seen::Garbage => return Err(Error::Corrupt { rank }),
                 }
             }
-        }
-        let rank = self.awaited.get();
-        if waited > self.timeout() {
-            return Err(Error::Timeout { rank, millis: self.timeout().as_millis() as u64 });
-        }
-        self.audit_liveness(rank)
-    }
-
-    /// A peer may post its last step and exit at once, so a dead peer gets one more look: it is lost
-    /// when the wait, tried again after the death was noticed, is still not satisfied.
-    fn audit_liveness(&self, rank: usize) -> Result<()> {
-        if rank == self.rank() || !self.process(rank).is_gone() {
-            return Ok(());
-        }
-        let condemned = Some((rank, self.ticks.get()));
-        if self.condemned.replace(condemned) == condemned {
-            return Err(Error::PeerLost { rank });
         }
         Ok(())
     }

@@ -11,10 +11,11 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::wait::Pause;
+use crate::wait::{Pause, Watch};
 
 /// Names a non-blocking operation of one communicator. Worth nothing once waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,10 +46,23 @@ pub(crate) enum Lane {
 /// A started operation; its result is a number of bytes, or 0.
 pub(crate) type Task = Pin<Box<dyn Future<Output = Result<u64>>>>;
 
+/// The operations of one lane, in order.
+struct Queue {
+    lane: Lane,
+    tasks: VecDeque<(u64, Task)>,
+    watch: Watch,
+}
+
+impl Queue {
+    fn has(&self, request: Request) -> bool {
+        self.tasks.iter().any(|(number, _)| *number == request.0)
+    }
+}
+
 /// The operations of one communicator that are not yet waited for.
 #[derive(Default)]
 pub(crate) struct Engine {
-    lanes: Vec<(Lane, VecDeque<(u64, Task)>)>,
+    lanes: Vec<Queue>,
     finished: HashMap<u64, Result<u64>>,
     last: u64,
     pause: Pause,
@@ -57,17 +71,17 @@ pub(crate) struct Engine {
 impl Engine {
     /// Whether `lane` has unfinished operations.
     pub(crate) fn is_busy(&self, lane: Lane) -> bool {
-        self.lanes.iter().any(|(name, tasks)| *name == lane && !tasks.is_empty())
+        self.lanes.iter().any(|queue| queue.lane == lane && !queue.tasks.is_empty())
     }
 
     /// Queues `task` and lets it begin if its lane is free.
     pub(crate) fn start(&mut self, core: &Core, lane: Lane, task: Task) -> Request {
         self.last += 1;
-        let index = self.lanes.iter().position(|(name, _)| *name == lane).unwrap_or_else(|| {
-            self.lanes.push((lane, VecDeque::new()));
+        let index = self.lanes.iter().position(|queue| queue.lane == lane).unwrap_or_else(|| {
+            self.lanes.push(Queue { lane, tasks: VecDeque::new(), watch: Watch::default() });
             self.lanes.len() - 1
         });
-        self.lanes[index].1.push_back((self.last, task));
+        self.lanes[index].tasks.push_back((self.last, task));
         self.progress(core);
         Request(self.last)
     }
@@ -75,8 +89,8 @@ impl Engine {
     /// Polls the head of every lane until nothing moves.
     pub(crate) fn progress(&mut self, core: &Core) {
         let mut context = Context::from_waker(Waker::noop());
-        for (lane, tasks) in &mut self.lanes {
-            let mut next = 0;
+        for Queue { lane, tasks, watch } in &mut self.lanes {
+            let (mut next, ticks) = (0, core.ticks());
             while let Some((number, task)) = tasks.get_mut(next) {
                 match task.as_mut().poll(&mut context) {
                     Poll::Ready(result) => {
@@ -85,6 +99,7 @@ impl Engine {
                         }
                         self.finished.insert(*number, result);
                         tasks.remove(next);
+                        watch.done();
                     }
                     // What is only waiting to be read does not hold up the sends behind it.
                     Poll::Pending if matches!(lane, Lane::Send(peer) if core.pair(*peer).handed_over()) => {
@@ -92,6 +107,9 @@ impl Engine {
                     }
                     Poll::Pending => break,
                 }
+            }
+            if !tasks.is_empty() {
+                watch.polled(core, ticks);
             }
         }
     }
@@ -105,13 +123,29 @@ impl Engine {
         if let Some(result) = self.finished.remove(&request.0) {
             return Self::report(core, result).map(Some);
         }
-        if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
+        if !self.lanes.iter().any(|queue| queue.has(request)) {
             return Err(Error::Invalid("no such request"));
         }
-        match self.pause.glance(core) {
+        match self.glance(core) {
             Ok(()) => Ok(None),
             Err(fault) => self.last_look(core, request, fault).map(Some),
         }
+    }
+
+    /// What `test` does instead of waiting: never yields or sleeps, but notices faults.
+    fn glance(&mut self, core: &Core) -> Result<()> {
+        let now = Instant::now();
+        if self.pause.audit_is_due(now) { self.audit(core, now) } else { Ok(()) }
+    }
+
+    /// Looks for a reason to give up: in the words of all peers, and at whom each lane waits for.
+    fn audit(&mut self, core: &Core, now: Instant) -> Result<()> {
+        core.audit_words()?;
+        let waiting = self.lanes.iter_mut().filter(|queue| !queue.tasks.is_empty());
+        for queue in waiting {
+            queue.watch.audit(core, now)?;
+        }
+        Ok(())
     }
 
     fn report(core: &Core, result: Result<u64>) -> Result<u64> {
@@ -133,10 +167,10 @@ impl Engine {
             if let Some(result) = self.finished.remove(&request.0) {
                 return Self::report(core, result);
             }
-            if !self.lanes.iter().any(|(_, tasks)| tasks.iter().any(|(number, _)| *number == request.0)) {
+            if !self.lanes.iter().any(|queue| queue.has(request)) {
                 return Err(Error::Invalid("no such request"));
             }
-            if let Err(fault) = pause.turn(core) {
+            if let Err(fault) = self.turn(core, &mut pause, None) {
                 return self.last_look(core, request, fault);
             }
         }
@@ -152,13 +186,26 @@ impl Engine {
         Self::report(core, result.unwrap_or(Err(fault)))
     }
 
+    /// One turn of a wait; `own` belongs to an operation that is in no lane.
+    #[inline]
+    fn turn(&mut self, core: &Core, pause: &mut Pause, own: Option<&mut Watch>) -> Result<()> {
+        let Some(now) = pause.turn(core)? else { return Ok(()) };
+        if let Some(own) = own {
+            own.audit(core, now)?;
+        }
+        self.audit(core, now)?;
+        pause.nap(core, now);
+        Ok(())
+    }
+
     /// Runs one operation to its end while the others move on.
     #[inline]
     pub(crate) fn block_on<T>(&mut self, core: &Core, task: impl Future<Output = Result<T>>) -> Result<T> {
         let mut task = std::pin::pin!(task);
         let mut context = Context::from_waker(Waker::noop());
-        let mut pause = Pause::default();
+        let (mut pause, mut watch) = (Pause::default(), Watch::default());
         loop {
+            let ticks = core.ticks();
             if let Poll::Ready(result) = task.as_mut().poll(&mut context) {
                 if let Err(fault) = &result {
                     core.fail(fault);
@@ -166,10 +213,11 @@ impl Engine {
                 }
                 return result;
             }
+            watch.polled(core, ticks);
             if !self.lanes.is_empty() {
                 self.progress(core);
             }
-            if let Err(fault) = pause.turn(core) {
+            if let Err(fault) = self.turn(core, &mut pause, Some(&mut watch)) {
                 let result = task.as_mut().poll(&mut context);
                 self.progress(core);
                 self.abandon(core, &fault);
@@ -185,8 +233,8 @@ impl Engine {
     /// Ends everything after a fault; later polls must not touch user buffers any more.
     fn abandon(&mut self, core: &Core, fault: &Error) {
         core.fail(fault);
-        for (_, tasks) in &mut self.lanes {
-            for (number, _) in tasks.drain(..) {
+        for queue in &mut self.lanes {
+            for (number, _) in queue.tasks.drain(..) {
                 self.finished.insert(number, Err(Error::Ended { cause: fault.status() }));
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ┌ header, one cell ──────────────────────────────┐┌ data, whole cells ─────────────┐
-//!   │ length · tag · address · offset · check        ││ absent when read by one copy   │
+//!   │ length · tag · address · check                 ││ absent when read by one copy   │
 //!   └────────────────────────────────────────────────┘└────────────────────────────────┘
 //! ```
 //! Short messages are copied through the ring block by block, so that both ends work at the same time.
@@ -113,7 +113,7 @@ impl<'a> End<'a> {
                 Poll::Pending
             }
             other => {
-                self.core.tick();
+                self.core.tick(self.peer);
                 Poll::Ready(other)
             }
         })

@@ -2,7 +2,7 @@
 //! all sources and writes it to all targets.
 //!
 //! Private buffers are not read this way: with more ranks than cores, slices by process_vm_readv took 2.4 ms for 1 MiB
-//! of eight ranks, chunks through staging 1.2 (README, figures).
+//! of eight ranks, chunks through staging 1.2 (BENCH.md).
 
 use crate::algorithm::combine::{STREAMING_MIN, combine};
 use crate::algorithm::{Call, In, Out};

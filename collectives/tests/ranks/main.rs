@@ -7,5 +7,6 @@ mod launch;
 mod lent;
 mod mismatch;
 mod segments;
+mod silent;
 mod stepped;
 mod values;
