@@ -2,6 +2,7 @@
 
 mod calls;
 mod launcher;
+mod slices;
 mod start;
 
 use std::cell::Cell;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::core::{Charter, Core};
 use crate::datatype::ReduceOp;
 use crate::error::{Error, Result};
+use crate::generation::Generation;
 use crate::join;
 use crate::request::Engine;
 use crate::segment::{Segment, SegmentBuffer};
@@ -21,6 +23,17 @@ pub use start::{Options, segment_from_env};
 /// A group of ranks of one step. One thread at a time may use it; all members must make the same
 /// collective calls in the same order.
 ///
+/// ```
+/// # use migshare_collectives::{Comm, Options, ReduceOp, Segment};
+/// // In a step: `Comm::from_env()`. Without an agent a parent makes the segment and its children inherit the descriptor.
+/// let segment = Segment::create(16 << 20, 1)?;
+/// let mut comm = Comm::join(&segment, 0, &Options::default())?;
+/// let mut gradient = [1.0_f32, 2.0];
+/// comm.all_reduce(&mut gradient, ReduceOp::Average)?;
+/// assert_eq!(gradient, [1.0, 2.0]);
+/// # Ok::<(), migshare_collectives::Error>(())
+/// ```
+///
 /// After an error for which [`Error::is_fatal`] holds, the communicator is over for all members, the
 /// contents of the buffers of unfinished calls are undefined, and buffers inside the segment can only be freed.
 pub struct Comm {
@@ -30,6 +43,7 @@ pub struct Comm {
     splits: u64,
     /// Made by `join`, not by `split`.
     joined: bool,
+    born: Generation,
 }
 
 // SAFETY: everything inside is owned by this value and moves with it: the cells of the core, and the tasks of
@@ -70,7 +84,13 @@ impl Comm {
     }
 
     fn from_charter(charter: Charter) -> Self {
-        Self { engine: Engine::default(), core: Box::new(Core::new(charter)), splits: 0, joined: false }
+        Self {
+            engine: Engine::default(),
+            core: Box::new(Core::new(charter)),
+            splits: 0,
+            joined: false,
+            born: Generation::now(),
+        }
     }
 
     /// One-copy transfers need the right to read the memory of every peer, on every rank.
@@ -115,6 +135,7 @@ impl Comm {
     /// # Errors
     /// `Exhausted` when this rank's arena is full.
     pub fn allocate(&self, bytes: usize) -> Result<SegmentBuffer> {
+        self.refuse_copy()?;
         self.segment().allocate(bytes)
     }
 
@@ -124,6 +145,8 @@ impl Comm {
     /// # Errors
     /// `Exhausted` when the group has no common free slot.
     pub fn split(&mut self, color: Option<u32>, key: i32) -> Result<Option<Self>> {
+        // When all have come, all have left what they freed before: now it is known which slots are free.
+        self.barrier()?;
         self.splits += 1;
         let own = start::Proposal::new(color, key, self.segment().free_slots());
         let mut all = vec![0_u64; 3 * self.size()];
@@ -161,6 +184,15 @@ impl Comm {
         }))
     }
 
+    /// A forked child has a copy of this value, but is not the rank.
+    #[inline]
+    fn refuse_copy(&self) -> Result<()> {
+        if self.born.is_this_process() {
+            return Ok(());
+        }
+        Err(Error::Invalid("this communicator was made before a fork: it belongs to the parent process"))
+    }
+
     /// A reference to the core for tasks that the engine keeps.
     fn lasting_core(&self) -> &'static Core {
         // SAFETY: the box gives the core a stable address until this value is dropped; the engine,
@@ -171,10 +203,13 @@ impl Comm {
 
 impl Drop for Comm {
     fn drop(&mut self) {
+        if !self.born.is_this_process() {
+            return; // the rank is the parent, and lives on
+        }
+        self.core.leave();
         let charter = &self.core.charter;
         if self.joined {
             charter.segment.member(charter.rank).withdraw();
         }
-        charter.segment.give_slot(charter.slot);
     }
 }

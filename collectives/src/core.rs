@@ -33,12 +33,13 @@ use std::time::Duration;
 pub(crate) use op::{NOT_IN_SEGMENT, Op};
 
 use crate::algorithm::trials::{Class, Trials};
+use crate::attendance;
 use crate::error::{Error, Result, Status};
 use crate::line::Line;
 use crate::liveness::Process;
 use crate::ring::Pair;
 use crate::segment::layout::LINES;
-use crate::segment::Segment;
+use crate::segment::{Left, Segment};
 use crate::sync::{Ordering, fence};
 use crate::sys;
 use crate::word::{Codec, STEP_MAX, Seen, WINDOW};
@@ -140,6 +141,7 @@ impl Core {
         };
         let Charter { segment, slot, members, rank, .. } = &core.charter;
         crate::join::reset_lines(segment, *slot, members[*rank], core.codec);
+        attendance::enter(segment.attendance(*slot, members[*rank]), core.charter.key);
         core
     }
 
@@ -336,6 +338,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Nothing of this communicator is looked at by this rank any more.
+    pub(crate) fn leave(&self) {
+        let Charter { segment, slot, rank, members, processes, key, .. } = &self.charter;
+        attendance::leave(segment.attendance(*slot, members[*rank]));
+        let left = Left { key: *key, members: members.clone(), processes: Arc::clone(processes) };
+        segment.leave_slot(*slot, left);
     }
 
     /// Whether a peer ended the communicator: the last look before a result that was read straight

@@ -18,6 +18,7 @@
 
 #[cfg(not(loom))]
 pub mod algorithm;
+pub mod attendance;
 #[cfg(not(loom))]
 pub mod comm;
 #[cfg(not(loom))]
@@ -25,6 +26,8 @@ mod core;
 pub mod datatype;
 pub mod error;
 pub mod flow;
+#[cfg(not(loom))]
+mod generation;
 pub mod handshake;
 #[cfg(not(loom))]
 mod join;

@@ -11,6 +11,7 @@ mod agent;
 mod arena;
 mod claim;
 pub mod layout;
+mod left;
 pub mod pass;
 mod placement;
 
@@ -25,16 +26,18 @@ pub use agent::SOCKET_VARIABLE;
 pub use layout::{DEFAULT_BYTES, Layout};
 
 use crate::error::{Error, Result};
+use crate::generation::Generation;
 use crate::handshake::Record;
 use crate::line::Line;
 use crate::segment::arena::Arena;
+pub(crate) use crate::segment::left::Left;
 use crate::sys;
 
 /// What keeps the mapping alive.
 enum Backing {
     Memfd(OwnedFd),
     /// Unmaps, and unlinks the name where this process made it, when dropped.
-    Named(#[allow(dead_code, reason = "held for its destructor")] Shmem),
+    Named(Shmem),
 }
 
 /// A mapped segment. Cheap to share; the mapping ends with the last user.
@@ -44,6 +47,9 @@ pub struct Segment {
     backing: Backing,
     /// Slots that a communicator of this process uses, one bit each.
     slots: AtomicU64,
+    /// Those that it has left, and where others may still be.
+    left: Mutex<[Option<Left>; layout::SLOTS]>,
+    born: Generation,
     /// Grows with every fault: user buffers of earlier eras are lost.
     era: AtomicU64,
     arena: OnceLock<(usize, Mutex<Arena>)>,
@@ -137,7 +143,17 @@ impl Segment {
 
     fn wrap(base: *mut u8, layout: Layout, backing: Backing) -> Arc<Self> {
         let (slots, era) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { base, layout, backing, slots, era, arena: OnceLock::new(), seated: OnceLock::new() })
+        Arc::new(Self {
+            base,
+            layout,
+            backing,
+            slots,
+            left: Mutex::default(),
+            born: Generation::now(),
+            era,
+            arena: OnceLock::new(),
+            seated: OnceLock::new(),
+        })
     }
 
     /// The descriptor to hand to a child; a named segment has none.
@@ -185,6 +201,11 @@ impl Segment {
         self.at(self.layout.ring(slot, source, target))
     }
 
+    /// Where a rank says which communicator of a slot it is in: the line of a ring to itself, which carries no messages.
+    pub(crate) fn attendance(&self, slot: usize, rank: usize) -> &Line {
+        self.ring_lines(slot, rank, rank).0
+    }
+
     /// Takes the lowest slot that is free in `free` and in this process.
     pub(crate) fn take_slot(&self, free: u64) -> Option<usize> {
         let open = free & !self.slots.load(Ordering::Relaxed) & ((1 << layout::SLOTS) - 1);
@@ -199,8 +220,26 @@ impl Segment {
         self.slots.fetch_and(!(1 << slot), Ordering::Relaxed);
     }
 
+    /// Gives a slot back, in which other members of the communicator may still be.
+    pub(crate) fn leave_slot(&self, slot: usize, left: Left) {
+        self.lefts()[slot] = Some(left);
+        self.give_slot(slot);
+    }
+
+    /// Slots in which neither this process is nor anybody who may still look at what it wrote there.
     pub(crate) fn free_slots(&self) -> u64 {
-        !self.slots.load(Ordering::Relaxed) & ((1 << layout::SLOTS) - 1)
+        let mut free = !self.slots.load(Ordering::Relaxed) & ((1 << layout::SLOTS) - 1);
+        for (slot, left) in self.lefts().iter_mut().enumerate() {
+            match left {
+                Some(left) if left.is_in_use(self, slot) => free &= !(1 << slot),
+                _ => *left = None,
+            }
+        }
+        free
+    }
+
+    fn lefts(&self) -> MutexGuard<'_, [Option<Left>; layout::SLOTS]> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says which arena this process allocates from; the first communicator does.
@@ -247,6 +286,15 @@ impl Segment {
         }
     }
 
+    /// Refuses a buffer that is lost, before an operation begins: afterwards this rank would be one operation ahead.
+    ///
+    /// # Errors
+    /// As [`Segment::offset_of`].
+    #[inline]
+    pub(crate) fn refuse_stale(&self, at: *const u8, len: usize) -> Result<()> {
+        if self.era.load(Ordering::Relaxed) == 0 { Ok(()) } else { self.offset_of(at, len).map(drop) }
+    }
+
     /// A peer's buffer by the offset that it published, if it lies in the peer's arena.
     pub(crate) fn peer_buffer(&self, rank: usize, offset: u64, len: usize) -> Option<*mut u8> {
         let start = usize::try_from(offset).ok()?.checked_sub(self.layout.arena(rank))?;
@@ -256,9 +304,14 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if let Backing::Memfd(_) = self.backing {
+        match &mut self.backing {
             // SAFETY: made by map_shared with this length; users of pointers hold an Arc of the segment.
-            unsafe { sys::unmap(self.base, self.layout.bytes) };
+            Backing::Memfd(_) => unsafe { sys::unmap(self.base, self.layout.bytes) },
+            // The name is its maker's, not that of a forked child.
+            Backing::Named(named) if !self.born.is_this_process() => {
+                named.set_owner(false);
+            }
+            Backing::Named(_) => {}
         }
     }
 }

@@ -82,7 +82,8 @@ impl Channel {
 
     /// The peer learns that nothing more will come or be taken.
     pub(crate) fn close(&self) {
-        self.with(Comm::abort);
+        // A forked child has no peer to tell.
+        let _ = self.with(Comm::abort);
     }
 }
 

@@ -1,11 +1,12 @@
-//! The calls of a communicator: on slices of Rust types, blocking; and on raw buffers, blocking or not.
+//! The calls of a communicator on raw buffers, blocking or not.
 
 use super::Comm;
 use crate::algorithm::{self, Call, In, Kind, Out};
-use crate::datatype::{DataType, Element, ReduceOp};
+use crate::datatype::{DataType, ReduceOp};
 use crate::error::{Error, Result};
 use crate::request::{Lane, Request};
 use crate::ring;
+use crate::segment::Segment;
 
 /// A collective on raw buffers. `count` is in elements per rank; what the two buffers hold depends on
 /// the operation:
@@ -120,7 +121,7 @@ impl Collective {
         }
     }
 
-    fn check(&self, rank: usize, size: usize) -> Result<()> {
+    fn check(&self, rank: usize, size: usize, segment: &Segment) -> Result<()> {
         if self.call.root >= size {
             return Err(Error::Invalid("root"));
         }
@@ -133,6 +134,8 @@ impl Collective {
         if missing {
             return Err(Error::Invalid("a null buffer"));
         }
+        segment.refuse_stale(self.send, sends * self.call.bytes())?;
+        segment.refuse_stale(self.recv, receives * self.call.bytes())?;
         self.check_overlap(rank, sends, receives)
     }
 
@@ -160,7 +163,8 @@ impl Comm {
     /// # Errors
     /// `Invalid` before anything happens; any other error ends the communicator.
     pub unsafe fn run(&mut self, collective: &Collective) -> Result<()> {
-        collective.check(self.rank(), self.size())?;
+        self.refuse_copy()?;
+        collective.check(self.rank(), self.size(), self.segment())?;
         if self.engine.is_busy(Lane::Collective) {
             // SAFETY: passed on; this call outlives the request.
             let request = unsafe { self.start(collective) }?;
@@ -179,7 +183,8 @@ impl Comm {
     /// # Errors
     /// `Invalid` before anything happens.
     pub unsafe fn start(&mut self, collective: &Collective) -> Result<Request> {
-        collective.check(self.rank(), self.size())?;
+        self.refuse_copy()?;
+        collective.check(self.rank(), self.size(), self.segment())?;
         let core = self.lasting_core();
         let (send, recv) = (In(collective.send), Out(collective.recv));
         let task = Box::pin(algorithm::run(core, collective.call, send, recv));
@@ -247,6 +252,7 @@ impl Comm {
     }
 
     fn check_peer(&self, peer: usize, buffer: *const u8, len: usize) -> Result<()> {
+        self.refuse_copy()?;
         if peer >= self.size() || peer == self.rank() {
             return Err(Error::Invalid("peer"));
         }
@@ -262,6 +268,7 @@ impl Comm {
     /// # Errors
     /// What ended the operation.
     pub fn test(&mut self, request: Request) -> Result<Option<u64>> {
+        self.refuse_copy()?;
         self.engine.test(&self.core, request)
     }
 
@@ -270,74 +277,18 @@ impl Comm {
     /// # Errors
     /// What ended the operation.
     pub fn wait(&mut self, request: Request) -> Result<u64> {
+        self.refuse_copy()?;
         self.engine.wait(&self.core, request)
     }
 
-    /// Ends the communicator for all members at once, as after a fault. What was already sent can still be received.
-    pub fn abort(&mut self) {
+    /// Ends the communicator for all members at once, as after a fault, also for those who have not yet left an operation that this
+    /// rank has. What was already sent can still be received.
+    ///
+    /// # Errors
+    /// `Invalid` in a forked child.
+    pub fn abort(&mut self) -> Result<()> {
+        self.refuse_copy()?;
         self.core.fail(&Error::PeerLost { rank: self.rank() });
-    }
-
-    /// Waits for all ranks.
-    ///
-    /// # Errors
-    /// Any error ends the communicator.
-    pub fn barrier(&mut self) -> Result<()> {
-        // SAFETY: uses no buffers.
-        unsafe { self.run(&Collective::barrier()) }
-    }
-
-    /// Combines `data` of all ranks, in place.
-    ///
-    /// # Errors
-    /// Any error ends the communicator; `data` is undefined then.
-    pub fn all_reduce<T: Element>(&mut self, data: &mut [T], op: ReduceOp) -> Result<()> {
-        let at = data.as_mut_ptr().cast();
-        // SAFETY: the slice is ours for the duration of the call.
-        unsafe { self.run(&Collective::all_reduce(at, at, data.len(), T::DATA_TYPE, op)) }
-    }
-
-    /// Copies the root's `data` to all ranks.
-    ///
-    /// # Errors
-    /// As [`Comm::all_reduce`].
-    pub fn broadcast<T: Element>(&mut self, data: &mut [T], root: usize) -> Result<()> {
-        let at = data.as_mut_ptr().cast();
-        // SAFETY: the slice is ours for the duration of the call.
-        unsafe { self.run(&Collective::broadcast(at, data.len(), T::DATA_TYPE, root)) }
-    }
-
-    /// Collects `send` of all ranks, in rank order; `recv` is `size` times as long.
-    ///
-    /// # Errors
-    /// `Invalid` when the lengths do not fit; otherwise as [`Comm::all_reduce`].
-    pub fn all_gather<T: Element>(&mut self, send: &[T], recv: &mut [T]) -> Result<()> {
-        if recv.len() != send.len() * self.size() {
-            return Err(Error::Invalid("the target is not size times the source"));
-        }
-        let (from, to) = (send.as_ptr().cast(), recv.as_mut_ptr().cast());
-        // SAFETY: both slices are ours for the duration of the call, and have the lengths needed.
-        unsafe { self.run(&Collective::all_gather(from, to, send.len(), T::DATA_TYPE)) }
-    }
-
-    /// Sends `data` to `peer`.
-    ///
-    /// # Errors
-    /// As [`Comm::all_reduce`].
-    pub fn send<T: Element>(&mut self, data: &[T], peer: usize) -> Result<()> {
-        // SAFETY: the slice outlives the wait, and a failed wait drops the task.
-        let request = unsafe { self.start_send(peer, 0, data.as_ptr().cast(), size_of_val(data)) }?;
-        self.wait(request).map(|_| ())
-    }
-
-    /// Receives one message from `peer`; the number of elements.
-    ///
-    /// # Errors
-    /// `Truncated` when the message is longer than `data`; otherwise as [`Comm::all_reduce`].
-    pub fn receive<T: Element>(&mut self, data: &mut [T], peer: usize) -> Result<usize> {
-        let bytes = size_of_val(data);
-        // SAFETY: the slice outlives the wait, and a failed wait drops the task.
-        let request = unsafe { self.start_receive(peer, 0, data.as_mut_ptr().cast(), bytes) }?;
-        Ok(self.wait(request)? as usize / size_of::<T>().max(1))
+        Ok(())
     }
 }

@@ -29,13 +29,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults, and the timeout from `MIGSHARE_TIMEOUT_MS`.
+    /// The defaults, and the timeout from `MIGSHARE_TIMEOUT_MS`, where 0 is the default, too.
     ///
     /// # Errors
     /// Refuses a timeout that is not a number.
     pub fn from_env() -> Result<Self> {
         let mut options = Self::default();
-        if let Some(millis) = number(TIMEOUT_VARIABLE)? {
+        if let Some(millis) = number(TIMEOUT_VARIABLE)?.filter(|millis| *millis > 0) {
             options.timeout = Duration::from_millis(millis);
         }
         Ok(options)

@@ -8,5 +8,6 @@ mod lent;
 mod mismatch;
 mod segments;
 mod silent;
+mod slots;
 mod stepped;
 mod values;

@@ -152,6 +152,39 @@ fn everything(mut comm: Comm) {
 }
 
 #[test]
+fn every_collective_has_a_form_for_slices() {
+    Launch::new(3).run(|mut comm| {
+        let (rank, size) = (comm.rank() as u64, comm.size());
+        let blocks: Vec<u64> = (0..size as u64 * 2).map(|i| 10 * rank + i).collect();
+        let mut data = [rank, 1];
+        comm.reduce(&mut data, ReduceOp::Sum, 1).unwrap();
+        assert!(rank != 1 || data == [3, 3]);
+        let mut own = [0; 2];
+        comm.reduce_scatter(&blocks, &mut own, ReduceOp::Max).unwrap();
+        assert_eq!(own, [20 + 2 * rank, 21 + 2 * rank]);
+        let mut all = vec![0; if rank == 2 { 2 * size } else { 0 }];
+        comm.gather(&[rank, 7], &mut all, 2).unwrap();
+        assert!(rank != 2 || all == [0, 7, 1, 7, 2, 7]);
+        let source: &[u64] = if rank == 0 { &blocks } else { &[] };
+        comm.scatter(source, &mut own, 0).unwrap();
+        assert_eq!(own, [2 * rank, 2 * rank + 1]);
+        let mut turned = vec![0; 2 * size];
+        comm.all_to_all(&blocks, &mut turned).unwrap();
+        assert_eq!(turned[4..], [20 + 2 * rank, 21 + 2 * rank]);
+        let me = comm.rank();
+        for refused in [
+            comm.all_to_all(&blocks[1..], &mut turned),
+            comm.reduce_scatter(&blocks[1..], &mut own, ReduceOp::Sum),
+            comm.gather(&[1_u64; 3], &mut own, me),
+            comm.scatter(&blocks[1..], &mut own, me),
+        ] {
+            assert!(matches!(refused, Err(Error::Invalid(_))));
+        }
+        comm.barrier().unwrap();
+    });
+}
+
+#[test]
 fn one_rank_computes_all_collectives() {
     Launch::new(1).run(everything);
 }
