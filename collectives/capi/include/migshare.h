@@ -1,9 +1,12 @@
 /* migshare.h — collectives between the processes of one job step on one node, over host shared memory.
  *
- * All functions return a status. MIGSHARE_INVALID, _TRUNCATED and _EXHAUSTED leave the communicator as it
+ * All functions return a status. MIGSHARE_INVALID, _TRUNCATED, _EXHAUSTED and _BUSY leave the communicator as it
  * was; any other failure ends it for all its members: later calls return MIGSHARE_POISONED, the contents of
  * the buffers of unfinished calls are undefined, and buffers inside the segment can only be freed.
  * migshare_last_error() has the text.
+ *
+ * After a fork the communicator is the parent's: in the child every call but migshare_comm_free, which then frees the copy only,
+ * returns MIGSHARE_INVALID. Segments may be used on both sides.
  *
  * A communicator is used by one thread at a time (MIGSHARE_BUSY otherwise). All members make the same
  * collective calls in the same order; results are bit-equal on all ranks. Counts are elements per rank.
@@ -90,6 +93,12 @@ int32_t migshare_comm_join(const migshare_segment *segment, int32_t rank, uint64
 int32_t migshare_comm_split(migshare_comm *comm, int32_t color, int32_t key, migshare_comm **result);
 /* Requests that are still in flight are abandoned. */
 int32_t migshare_comm_free(migshare_comm *comm);
+/* Ends the communicator for all members at once, as when this rank were gone: the others' calls return MIGSHARE_PEER_LOST. For a
+ * rank that has failed in its own code and shall not keep the others waiting. It is still to be freed. */
+int32_t migshare_comm_abort(migshare_comm *comm);
+/* The segment that carries the communicator: one more reference, for migshare_segment_free. Memory of migshare_alloc stays
+ * mapped until the last one is freed. */
+int32_t migshare_comm_segment(const migshare_comm *comm, migshare_segment **segment);
 int32_t migshare_comm_rank(const migshare_comm *comm, int32_t *rank);
 int32_t migshare_comm_size(const migshare_comm *comm, int32_t *size);
 int32_t migshare_comm_set_timeout(migshare_comm *comm, uint64_t timeout_ms);

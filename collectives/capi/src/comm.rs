@@ -97,6 +97,35 @@ pub unsafe extern "C" fn migshare_comm_free(comm: *mut CommHandle) -> i32 {
 /// See `migshare.h`.
 ///
 /// # Safety
+/// `comm` is null or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn migshare_comm_abort(comm: *mut CommHandle) -> i32 {
+    // SAFETY: promised by the caller.
+    guard(|| unsafe { with_comm(comm, |inner| Ok(inner.comm.abort()?)) })
+}
+
+/// See `migshare.h`.
+///
+/// # Safety
+/// `comm` is null or live, `segment` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn migshare_comm_segment(
+    comm: *const CommHandle,
+    segment: *mut *mut SegmentHandle,
+) -> i32 {
+    guard(|| {
+        required(segment)?;
+        // SAFETY: promised by the caller.
+        unsafe {
+            let shared = with_comm(comm, |inner| Ok(std::sync::Arc::clone(inner.comm.segment())))?;
+            store(segment, Box::into_raw(Box::new(SegmentHandle(shared))))
+        }
+    })
+}
+
+/// See `migshare.h`.
+///
+/// # Safety
 /// `comm` is null or live, `rank` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn migshare_comm_rank(comm: *const CommHandle, rank: *mut i32) -> i32 {

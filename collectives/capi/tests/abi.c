@@ -52,6 +52,7 @@ static void messages(migshare_comm *comm, int rank) {
 
 static void groups(migshare_comm *comm, int rank) {
     migshare_comm *half;
+    migshare_segment *carrier;
     int32_t size = 0;
     CHECK(migshare_comm_split(comm, rank % 2, rank, &half));
     CHECK(migshare_comm_size(half, &size));
@@ -63,7 +64,14 @@ static void groups(migshare_comm *comm, int rank) {
     REQUIRE(shared[1000] == 2000);
     CHECK(migshare_free(half, shared));
     REQUIRE(migshare_free(half, shared) == MIGSHARE_INVALID);
+    CHECK(migshare_alloc(half, 100, (void **)&shared));
+    CHECK(migshare_comm_segment(half, &carrier));
+    CHECK(migshare_barrier(comm)); /* nobody is in an operation of `half` any more */
+    CHECK(migshare_comm_abort(half));
+    REQUIRE(migshare_barrier(half) == MIGSHARE_PEER_LOST);
     CHECK(migshare_comm_free(half));
+    shared[0] = 1; /* mapped for as long as somebody holds the segment */
+    CHECK(migshare_segment_free(carrier));
     CHECK(migshare_comm_split(comm, -1, 0, &half));
     REQUIRE(half == NULL);
 }

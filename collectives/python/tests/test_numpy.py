@@ -1,10 +1,15 @@
 """Processes of the standard library's multiprocessing as ranks. Run with Debian's python3-numpy."""
 
 import array
+import gc
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import threading
 import unittest
+import weakref
 
 import numpy as np
 
@@ -138,6 +143,125 @@ class Numpy(unittest.TestCase):
                 except (TypeError, ValueError):
                     continue
                 raise AssertionError(out)
+
+        self.all_ranks(1, body)
+
+    def test_a_discarded_request_keeps_its_buffer_until_the_end(self):
+        def body(comm):
+            if comm.rank == 1:
+                return comm.barrier()
+            place = np.zeros(1000)
+            alive = weakref.ref(place)
+            comm.irecv(place, 1)
+            del place
+            gc.collect()
+            assert alive() is not None
+            comm.barrier()
+            comm.close()
+            gc.collect()
+            assert alive() is None
+
+        self.all_ranks(2, body)
+
+    def test_a_request_outlives_the_call_of_another_thread(self):
+        said, heard = os.pipe()[::-1]
+
+        def body(comm):
+            if comm.rank == 1:
+                os.read(heard, 1)
+                comm.send(np.ones(8), 0, tag=1)
+                comm.send(np.ones(8), 0)
+                return
+            place = np.zeros(8)
+            request = comm.irecv(place, 1, tag=1)
+            other = threading.Thread(target=lambda: comm.recv(np.zeros(8), 1))
+            other.start()
+            while True:  # until the other thread is in
+                try:
+                    assert not request.test()
+                except migshare.Error as error:
+                    assert error.status == "BUSY", error
+                    break
+            os.write(said, b"x")
+            other.join()
+            assert request.wait() == 64 and (place == 1).all()
+
+        self.all_ranks(2, body)
+
+    def test_what_failed_once_fails_again(self):
+        def body(comm):
+            request = comm.irecv(np.zeros(8), 1 - comm.rank, tag=comm.rank)
+            comm.isend(np.zeros(8), 1 - comm.rank, tag=7).wait()
+            for ask in (request.wait, request.test, request.wait):
+                try:
+                    ask()
+                except migshare.Error as error:
+                    assert error.status == "MISMATCH", error
+                    continue
+                raise AssertionError("no error")
+
+        self.all_ranks(2, body)
+
+    def test_a_view_of_segment_memory_outlives_its_communicator(self):
+        # In a process of its own: without the memory it would be killed.
+        program = (
+            "import migshare, numpy as np\n"
+            "with migshare.Comm.join(migshare.Segment.create(1), 0) as comm:\n"
+            "    data = np.frombuffer(comm.allocate(4096), np.float32)\n"
+            "    data[:] = 1\n"
+            "del comm\n"
+            "assert data.sum() == 1024\n"
+        )
+        self.assertEqual(subprocess.run([sys.executable, "-c", program]).returncode, 0)
+
+    def test_a_rank_whose_block_failed_does_not_keep_the_others(self):
+        def body(comm):
+            # Who ends a communicator ends it also for those who are still in their last call.
+            if comm.rank == 0:
+                comm.send(b"in", 1)
+            else:
+                comm.recv(bytearray(2), 0)
+            try:
+                with comm:
+                    if comm.rank == 1:
+                        raise KeyError("bad batch")
+                    comm.barrier()
+            except KeyError:
+                return
+            except migshare.Error as error:
+                # Not the timeout of a minute.
+                assert error.status == "PEER_LOST", error
+                return
+            raise AssertionError("no error")
+
+        self.all_ranks(2, body)
+
+    def test_a_forked_child_has_no_rank(self):
+        def body(comm):
+            child = os.fork()
+            if child == 0:
+                try:
+                    comm.barrier()
+                except migshare.Error as error:
+                    comm.close()
+                    os._exit(0 if error.status == "INVALID" and "fork" in str(error) else 1)
+                os._exit(2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            comm.barrier()
+
+        self.all_ranks(2, body)
+
+    def test_numbers_that_do_not_fit_are_refused(self):
+        def body(comm):
+            data = np.zeros(2)
+            for refused in (lambda: comm.broadcast(data, root=1 << 33), lambda: comm.split(1 << 40), lambda: comm.split(-3),
+                            lambda: comm.set_timeout(-1), lambda: comm.isend(data, 1 << 32),
+                            lambda: comm.all_reduce(np.array([True])), lambda: comm.gather(data), lambda: comm.scatter(None, data)):  # fmt: skip
+                try:
+                    refused()
+                except (ValueError, OverflowError, TypeError, migshare.Error):
+                    continue
+                raise AssertionError("not refused")
 
         self.all_ranks(1, body)
 

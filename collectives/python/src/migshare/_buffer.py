@@ -34,6 +34,7 @@ class Buffer:
         if name not in TYPES:
             raise TypeError(f"migshare has no element type {name}")
         self.address, self.count, self.type = tensor.data_ptr(), tensor.numel(), TYPES[name]
+        self.is_bool = name == "bool"
 
     def _from_memory(self, source, writable):
         view = memoryview(source)
@@ -44,7 +45,7 @@ class Buffer:
         kind = _FORMATS.get((view.format.lstrip("@=<"), view.itemsize))
         if kind is None:
             raise TypeError(f"migshare has no element type for the format {view.format!r}")
-        self.count, self.type = view.nbytes // view.itemsize, kind
+        self.count, self.type, self.is_bool = view.nbytes // view.itemsize, kind, view.format == "?"
         self.owner, self.address = _address(view)
 
     @property

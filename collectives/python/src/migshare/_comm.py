@@ -1,5 +1,6 @@
 """Segments, communicators and requests."""
 
+import contextlib
 import ctypes
 import os
 
@@ -11,11 +12,19 @@ __all__ = ["Comm", "Error", "Request", "Segment"]
 OPS = {"sum": 0, "product": 1, "min": 2, "max": 3, "average": 4}
 
 
-def _op(op):
-    try:
-        return OPS[op]
-    except KeyError:
-        raise ValueError(f"op is one of {', '.join(OPS)}") from None
+def _op(op, buffer):
+    if op not in OPS:
+        raise ValueError(f"op is one of {', '.join(OPS)}")
+    if buffer.is_bool and op not in ("min", "max"):
+        raise TypeError(f'bool has no {op}: op="max" is "or", op="min" is "and"')
+    return OPS[op]
+
+
+def _number(value, what):
+    """A number for an argument of 32 bits: ctypes would cut off what does not fit."""
+    if not -(1 << 31) <= value < 1 << 31:
+        raise ValueError(f"{what} {value} is out of range")
+    return value
 
 
 class Segment:
@@ -78,31 +87,42 @@ class Segment:
 
 
 class Request:
-    """A started operation; keeps its buffers alive."""
+    """A started operation. Its buffers are kept alive by the communicator, also where nobody keeps the request."""
 
     def __init__(self, comm, number, *buffers):
-        self._comm, self._number, self._buffers, self._received = comm, number, buffers, None
+        self._comm, self._number, self._received, self._error = comm, number, None, None
+        comm._in_use[number] = buffers
 
     def test(self):
         """Whether the operation is done."""
-        return self._number is None or self._end("test")
+        return self._end("test")
 
     def wait(self):
         """Waits for the end; the number of bytes received, 0 for anything but a receive."""
-        if self._number is not None:
-            self._end("wait")
+        self._end("wait")
         return self._received
 
     def _end(self, how):
+        if self._error is not None:
+            raise self._error
+        if self._number is None:
+            return True
         received = ctypes.c_size_t()
         try:
             done = call(how, self._comm._handle, self._number, ctypes.byref(received))
-        except Error:
-            self._number, self._buffers = None, ()
+        except Error as error:
+            if error.status != "BUSY":  # another thread is in the communicator: the operation goes on
+                self._error = error
+                self._forget()
             raise
         if done:
-            self._number, self._buffers, self._received = None, (), received.value
+            self._received = received.value
+            self._forget()
         return done
+
+    def _forget(self):
+        self._comm._in_use.pop(self._number, None)
+        self._number = None
 
 
 class Comm:
@@ -110,6 +130,8 @@ class Comm:
 
     def __init__(self, handle):
         self._handle = handle
+        #: Buffers of started operations, by request: the library reads and writes them until these are done.
+        self._in_use = {}
         rank, size = ctypes.c_int32(), ctypes.c_int32()
         call("comm_rank", handle, ctypes.byref(rank))
         call("comm_size", handle, ctypes.byref(size))
@@ -123,41 +145,56 @@ class Comm:
     @classmethod
     def join(cls, segment, rank, timeout=0):
         """Returns when all ranks of `segment` have come; `timeout` in seconds, 0 for the default."""
-        return cls(make("comm_join", segment._handle, rank, int(timeout * 1000)))
+        return cls(make("comm_join", segment._handle, _number(rank, "rank"), int(timeout * 1000)))
 
     def split(self, color, key=0):
         """A communicator of all ranks with this colour; None where `color` is None."""
-        made = make("comm_split", self._handle, -1 if color is None else color, key)
+        if color is not None and _number(color, "color") < 0:
+            raise ValueError(f"color {color} is negative; None is for ranks that are in no group")
+        made = make("comm_split", self._handle, -1 if color is None else color, _number(key, "key"))
         return type(self)(made) if made else None
 
     def set_timeout(self, seconds):
+        if seconds <= 0:
+            raise ValueError(f"a timeout of {seconds} s")
         call("comm_set_timeout", self._handle, max(1, int(seconds * 1000)))
 
     def allocate(self, nbytes):
         """Bytes inside the segment, as a writable memoryview: collectives on them copy nothing.
 
-        They live as long as the communicator, or until `free`.
+        They belong to the caller until `free` or the end of the communicator, after which others may get them. The memory stays
+        mapped for as long as there is a view of it.
         """
         address = make("alloc", self._handle, nbytes)
         array = (ctypes.c_char * nbytes).from_address(address.value)
-        array.comm = self  # the memory must not outlive the communicator
+        array.mapping = Segment(make("comm_segment", self._handle))
+        array.comm = self  # the end of the last reference to the communicator must not free what is in use
         return memoryview(array).cast("B")
 
     def free(self, memory):
         """Gives memory of `allocate` back; nothing may use it any more, no array made of it either."""
         call("free", self._handle, Buffer(memory, writable=True).address)
 
+    def abort(self):
+        """Ends the communicator for all members at once, as when this rank were gone."""
+        call("comm_abort", self._handle)
+
     def close(self):
         if self._handle:
             call("comm_free", self._handle)
             self._handle = None
+            self._in_use.clear()  # abandoned
 
     __del__ = close
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
+        """Where the body failed, the others are told at once: they would wait for this rank until their timeout."""
+        if failure is not None and self._handle:
+            with contextlib.suppress(Error):
+                self.abort()
         self.close()
 
     def _run(self, name, blocking, buffers, *arguments):
@@ -173,24 +210,24 @@ class Comm:
 
     def broadcast(self, data, root=0, blocking=True):
         at = Buffer(data, writable=True)
-        return self._run("broadcast", blocking, (at,), at.address, at.count, at.type, root)
+        return self._run("broadcast", blocking, (at,), at.address, at.count, at.type, _number(root, "root"))
 
     def all_reduce(self, data, out=None, op="sum", blocking=True):
         """Combines `data` of all ranks into `out`, or in place."""
         send, recv = self._pair(data, out, 1, 1)
         return self._run(
-            "all_reduce", blocking, (send, recv), send.address, recv.address, send.count, send.type, _op(op)
+            "all_reduce", blocking, (send, recv), send.address, recv.address, send.count, send.type, _op(op, send)
         )
 
     def reduce(self, data, out=None, op="sum", root=0, blocking=True):
         send, recv = self._pair(data, out, 1, 1)
-        arguments = send.address, recv.address, send.count, send.type, _op(op), root
+        arguments = send.address, recv.address, send.count, send.type, _op(op, send), _number(root, "root")
         return self._run("reduce", blocking, (send, recv), *arguments)
 
     def reduce_scatter(self, data, out, op="sum", blocking=True):
         """Combines `data` (`size` blocks) and leaves block `rank` in `out`."""
         send, recv = self._pair(data, out, self.size, 1)
-        arguments = send.address, recv.address, recv.count, recv.type, _op(op)
+        arguments = send.address, recv.address, recv.count, recv.type, _op(op, recv)
         return self._run("reduce_scatter", blocking, (send, recv), *arguments)
 
     def all_gather(self, data, out, blocking=True):
@@ -200,12 +237,12 @@ class Comm:
     def gather(self, data, out=None, root=0, blocking=True):
         """`out` is needed at the root only."""
         send, recv = self._rooted(data, out, root, 1, self.size)
-        return self._run("gather", blocking, (send, recv), send.address, recv and recv.address, send.count, send.type, root)
+        return self._run("gather", blocking, (send, recv), send.address, recv and recv.address, send.count, send.type, _number(root, "root"))
 
     def scatter(self, data, out, root=0, blocking=True):
         """`data` is needed at the root only."""
         recv, send = self._rooted(out, data, root, 1, self.size, first_is_written=True)
-        return self._run("scatter", blocking, (send, recv), send and send.address, recv.address, recv.count, recv.type, root)
+        return self._run("scatter", blocking, (send, recv), send and send.address, recv.address, recv.count, recv.type, _number(root, "root"))
 
     def all_to_all(self, data, out, blocking=True):
         send, recv = self._pair(data, out, 1, 1)
@@ -229,7 +266,7 @@ class Comm:
 
     def _message(self, name, at, peer, tag):
         number = ctypes.c_uint64()
-        call(name, self._handle, at.address, at.nbytes, peer, tag, ctypes.byref(number))
+        call(name, self._handle, at.address, at.nbytes, _number(peer, "peer"), tag, ctypes.byref(number))
         return Request(self, number.value, at)
 
     def _pair(self, data, out, sends, receives):
@@ -246,6 +283,8 @@ class Comm:
         """A buffer that every rank has and one that only the root has."""
         if self.rank != root:
             return Buffer(every, writable=first_is_written), None
+        if at_root is None:
+            raise TypeError("the root needs a buffer with a block for each rank")
         pair = (at_root, every, many, few) if first_is_written else (every, at_root, few, many)
         first, second = self._pair(*pair)
         return (second, first) if first_is_written else (first, second)

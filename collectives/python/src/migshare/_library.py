@@ -37,6 +37,8 @@ _OTHERS = {
     "comm_join": [_P, _I, _U, _PP],
     "comm_split": [_P, _I, _I, _PP],
     "comm_free": [_P],
+    "comm_abort": [_P],
+    "comm_segment": [_P, _PP],
     "comm_rank": [_P, ctypes.POINTER(_I)],
     "comm_size": [_P, ctypes.POINTER(_I)],
     "comm_set_timeout": [_P, _U],
