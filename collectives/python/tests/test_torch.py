@@ -68,6 +68,80 @@ def every_call(rank, size):
     return results
 
 
+def messages(rank, size):
+    """Every order of starting and waiting that does not wait for itself."""
+    peer, results = 1 - rank, []
+    for receive_first in (True, False):
+        for count in (4, 100_000):
+            got, own = torch.zeros(count, 2), torch.arange(2 * count).view(count, 2) * 1.0 + rank
+            calls = [lambda: dist.irecv(got, peer), lambda: dist.isend(own, peer)]
+            works = [call() for call in (calls if receive_first else reversed(calls))]
+            for work in works if count == 4 else reversed(works):
+                work.wait()
+                assert work.is_completed()
+            results.append(got)
+    got = [torch.zeros(1000), torch.zeros(7)]
+    operations = [dist.P2POp(dist.irecv, place, peer) for place in got]
+    operations += [dist.P2POp(dist.isend, place + rank, peer) for place in got]
+    for work in dist.batch_isend_irecv(operations):
+        work.wait()
+    before = dist.irecv(got[0], peer)
+    total = torch.ones(10)
+    dist.all_reduce(total)
+    dist.send(torch.full((1000,), rank + 5.0), peer)
+    before.wait()
+    return [*results, *got, total]
+
+
+def more_calls(rank, size):
+    """What every_call leaves out."""
+    results = []
+    for kind in (torch.float16, torch.int8, torch.int32):
+        data = (torch.arange(300) % 3 + rank).to(kind)
+        dist.all_reduce(data)
+        results.append(data)
+    turned = torch.zeros(2 * size)
+    dist.all_to_all_single(turned, torch.arange(2.0 * size) + 10 * rank)
+    objects = [None] * size
+    dist.all_gather_object(objects, {"rank": rank})
+    assert objects == [{"rank": r} for r in range(size)]
+    named = [{"a": 1} if rank == 0 else None]
+    dist.broadcast_object_list(named, 0)
+    assert named == [{"a": 1}]
+    nothing = torch.zeros(0)
+    dist.all_reduce(nothing)
+    return [*results, turned, nothing]
+
+
+def not_in_gloo(rank, size):
+    out = torch.zeros(3)
+    dist.reduce_scatter(out, [torch.ones(3) + r for r in range(size)])
+    assert (out == size * (rank + 1)).all()
+    every = torch.zeros(size, 5)
+    dist._all_gather_base(every, torch.ones(5) * rank)
+    assert (every[1] == 1).all() and (every[0] == 0).all()
+    for kind in (torch.bfloat16, torch.int16):
+        data = torch.full((300,), rank + 1).to(kind)
+        dist.all_reduce(data)
+        assert (data == 3).all()
+    either = torch.tensor([rank == 0, False])
+    dist.all_reduce(either)
+    assert either.tolist() == [True, False]
+    turned = torch.zeros(3, 1000).t()  # not contiguous
+    receive = dist.irecv(turned, 1 - rank)
+    dist.isend(torch.full((1000, 3), rank + 4.0), 1 - rank).wait()
+    receive.wait()
+    assert receive.is_completed() and receive.is_success() and (turned == 5.0 - rank).all()
+    for refused, word in ((lambda: dist.all_reduce(torch.tensor([3]), op=dist.ReduceOp.BAND), "BAND"),
+                          (lambda: dist.recv(torch.zeros(1)), "named")):  # fmt: skip
+        try:
+            refused()
+        except (RuntimeError, ValueError) as error:
+            assert word in str(error), error
+        else:
+            raise AssertionError(word)
+
+
 def train(rank, size):
     """Data-parallel training with DistributedDataParallel; the losses and the weights."""
     torch.manual_seed(1)
@@ -116,6 +190,15 @@ class Torch(unittest.TestCase):
     def test_every_call_gives_what_gloo_gives(self):
         self.compare(2, every_call)
         self.compare(3, every_call)
+
+    def test_messages_may_be_started_in_any_order(self):
+        self.compare(2, messages)
+
+    def test_more_calls_give_what_gloo_gives(self):
+        self.compare(2, more_calls)
+
+    def test_what_gloo_has_not_is_right_or_refused_in_words(self):
+        self.assertEqual(run("migshare", 2, not_in_gloo)[0], [0, 0])
 
     def test_training_with_two_ranks_is_bit_equal_to_gloo(self):
         self.compare(2, train)

@@ -1,7 +1,8 @@
 """A `torch.distributed` backend named "migshare" for CPU tensors of ranks on one node.
 
-Importing this module registers it. Operations are complete when the call returns; the works that torch gets are
-finished ones.
+Importing this module registers it. Collectives are complete when the call returns; the works that torch gets are finished
+ones. Messages (`isend`, `irecv`, `batch_isend_irecv`) are only started: they move on within any call on the group, also in
+`wait` and `is_completed` of another one, and `send` and `recv` wait for theirs.
 
 A group's memory is found by its first rank: the step's segment, where the agent has one that no other group or program of
 the step uses, otherwise a sealed one of its own. The others learn through torch's store which it is. That first group is
@@ -16,6 +17,7 @@ import warnings
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Work
 
 from ._comm import Comm, Segment
 from ._library import Error
@@ -33,7 +35,13 @@ _OPS = {
 }
 if hasattr(dist.ReduceOp, "AVG"):
     _OPS[dist.ReduceOp.AVG] = "average"
-_BITWISE_OF_BOOL = {getattr(dist.ReduceOp, "BAND", None): "min", getattr(dist.ReduceOp, "BOR", None): "max"}
+#: "And" and "or"; the sum and the product of truth values are the same.
+_OF_BOOL = {
+    getattr(dist.ReduceOp, "BAND", None): "min",
+    getattr(dist.ReduceOp, "BOR", None): "max",
+    dist.ReduceOp.PRODUCT: "min",
+    dist.ReduceOp.SUM: "max",
+}
 
 
 def _done(result):
@@ -43,17 +51,67 @@ def _done(result):
     return torch._C._distributed_c10d._create_work_from_future(future)
 
 
+class _Message(Work):
+    """A started send or receive. torch may keep only its own half of this object: `pending` keeps the other one until the end."""
+
+    def __init__(self, request, pending, finish, tensors):
+        super().__init__()
+        self._request, self._pending, self._finish, self._tensors = request, pending, finish, tensors
+        self._error = None
+        pending.add(self)
+
+    def wait(self, timeout=None):
+        """Waits for the end, as long as the group's timeout allows; torch's `timeout` is not looked at."""
+        return self._end(self._request.wait)
+
+    def synchronize(self):
+        self.wait()
+
+    def is_completed(self):
+        try:
+            return self._end(self._request.test)
+        except Error:
+            return self._error is not None
+
+    def is_success(self):
+        return self.is_completed() and self._error is None
+
+    def exception(self):
+        return self._error
+
+    def result(self):
+        self.wait()
+        return self._tensors
+
+    def _end(self, how):
+        if self._error is not None:
+            raise self._error
+        if self._finish is None:
+            return True
+        try:
+            if how() is False:
+                return False
+        except Error as error:
+            if error.status != "BUSY":
+                self._error = error
+                self._pending.discard(self)
+            raise
+        finish, self._finish = self._finish, None
+        finish()
+        self._pending.discard(self)
+        return True
+
+
 def _op(opts, tensor):
     """The operator's name; `opts` holds a ReduceOp, or the enum inside one."""
     op = opts.reduceOp
-    for known, name in _OPS.items():
-        if op == known:
+    tables = (_OF_BOOL, _OPS) if tensor.dtype == torch.bool else (_OPS,)
+    for known, name in ((known, name) for table in tables for known, name in table.items()):
+        if known is not None and op == known:
             return name
-    if tensor.dtype == torch.bool:
-        for known, name in _BITWISE_OF_BOOL.items():
-            if known is not None and op == known:
-                return name
-    raise ValueError(f"migshare has no operator {op}")
+    known = ("BAND", "BOR", "BXOR", "PREMUL_SUM")
+    name = next((name for name in known if op == getattr(dist.ReduceOp, name, None)), str(op))
+    raise ValueError(f"migshare has no operator {name} for {tensor.dtype}: it has {', '.join(_OPS.values())}, BAND and BOR for bool")
 
 
 def _of_the_step(size):
@@ -116,6 +174,7 @@ class ProcessGroupMigshare(_Base):
     def __init__(self, store, rank, size, timeout):
         super().__init__(rank, size)
         self._comm = _open(store, rank, size, timeout.total_seconds())
+        self._messages = set()
 
     def getBackendName(self):  # noqa: N802 - torch's name
         return "migshare"
@@ -221,13 +280,17 @@ class ProcessGroupMigshare(_Base):
 
     def send(self, tensors, peer, tag=0):
         (tensor,) = tensors
-        self._comm.send(tensor.contiguous(), peer, tag)
-        return _done(tensors)
+        request = self._comm.isend(tensor.contiguous(), peer, tag)
+        return _Message(request, self._messages, lambda: None, tensors)
 
     def recv(self, tensors, peer, tag=0):
         (tensor,) = tensors
-        self._into(tensor, lambda flat: self._comm.recv(flat, peer, tag))
-        return _done(tensors)
+        flat = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
+        finish = (lambda: None) if flat is tensor else (lambda: tensor.copy_(flat))
+        return _Message(self._comm.irecv(flat, peer, tag), self._messages, finish, tensors)
+
+    def recv_anysource(self, tensors, tag=0):
+        raise RuntimeError("migshare receives from a rank that is named: recv(tensor, src=...)")
 
     def barrier(self, opts=None):
         self._comm.barrier()
