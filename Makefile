@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,timeout 20m cargo test --no-fail-fast)
 DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-capi -p migshare-storage -p migshare-harness
 
-.PHONY: demo test suites guest check build needs needs-of-demo bench-agent bench-storage bench-collectives
+.PHONY: install build-release demo test suites guest check build needs needs-of-demo bench-agent bench-storage bench-collectives
 
 demo: needs-of-demo  ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
 	cargo build $(DEMO) --lib --bins --example migshare-demo
@@ -14,6 +14,12 @@ demo: needs-of-demo  ## a two-node Slurm cluster with simulated GPUs, and what m
 test: build          ## all storeys of tests, the real Slurm cluster included
 	cargo test --workspace --doc --quiet
 	$(RUNNER) --workspace
+
+install: build-release  ## what was built, as a package would: DESTDIR, PREFIX, SLURM_PLUGIN_DIR, SYSCONFDIR
+	contrib/scripts/install.sh $(TARGET)/release
+
+build-release:
+	cargo build --release --workspace --lib --bins
 
 suites:              ## pjdfstest, fsx (100,000 operations) and fio on a mount of the storage sidecar: four minutes, as root
 	storage/suites/run.sh

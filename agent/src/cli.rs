@@ -46,6 +46,23 @@ pub enum Exit {
     Away = 4,
     /// The answer came, and the node has a problem.
     Unwell = 5,
+    /// The order was taken, and a part of it waits for jobs to end.
+    Deferred = 6,
+}
+
+impl Exit {
+    /// What JSON calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Exit::Well => "well",
+            Exit::Failed => "failed",
+            Exit::Usage => "usage",
+            Exit::Refused => "refused",
+            Exit::Away => "away",
+            Exit::Unwell => "unwell",
+            Exit::Deferred => "deferred",
+        }
+    }
 }
 
 /// Looks after the MIG instances that Slurm jobs share on this node.
@@ -54,7 +71,8 @@ pub enum Exit {
 /// what is leased to whom and why, plans and applies other layouts without draining the node, and takes GPUs and
 /// places out of service. Looking is open to all users; the rest is root's.
 ///
-/// Exit codes: 0 well, 1 failed, 2 wrong usage, 3 refused by the agent, 4 no agent answers, 5 the node has a problem.
+/// Exit codes: 0 well, 1 failed, 2 wrong usage, 3 refused by the agent, 4 no agent answers, 5 the node has a problem, 6 a part
+/// of the order waits for jobs to end.
 #[derive(Parser)]
 #[command(version, name = "migshare", after_help = EXAMPLES)]
 pub struct Arguments {
@@ -67,7 +85,7 @@ pub struct Arguments {
         default_value = "/run/migshare/agent.sock"
     )]
     socket: PathBuf,
-    /// Print JSON, also of a refusal
+    /// Print JSON, also of a failure: {"error": {"kind", "text"}}, and of a refusal: {"refused": {"reason", "text"}}
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -95,7 +113,7 @@ enum Command {
     Cordon(service::Cordon),
     /// Put a GPU back into service
     Uncordon(service::OneGpu),
-    /// Keep a place out of use once its job has ended
+    /// Keep a place out of use once its job has ended; the node is drained meanwhile
     Quarantine(service::Quarantine),
     /// Use a quarantined place again; what stands there becomes the agent's
     Release(service::OnePlace),
@@ -129,13 +147,21 @@ pub fn main() -> ExitCode {
         Command::Manual(options) => manual::run(&options),
     };
     let exit = done.unwrap_or_else(|e| {
-        if let (true, Some(ClientError::Refused(refused))) = (agent.json, e.downcast_ref()) {
-            println!("{}", serde_json::json!({ "refused": refused }));
+        if agent.json {
+            println!("{}", failure(&e));
         }
         eprintln!("migshare: {e:#}");
         exit_of(&e)
     });
     ExitCode::from(exit as u8)
+}
+
+/// A failure for a script.
+fn failure(e: &anyhow::Error) -> serde_json::Value {
+    match e.downcast_ref() {
+        Some(ClientError::Refused(refused)) => serde_json::json!({ "refused": refused }),
+        _ => serde_json::json!({ "error": { "kind": exit_of(e).name(), "text": format!("{e:#}") } }),
+    }
 }
 
 fn exit_of(e: &anyhow::Error) -> Exit {

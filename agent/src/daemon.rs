@@ -9,6 +9,10 @@
 //!     segments   (asks nobody: memory of steps, and the socket where ranks get it)
 //! ```
 
+mod arguments;
+
+pub use arguments::Arguments;
+
 use crate::config::{Config, GiveBack, LayoutName, NoPlace, Placing};
 use crate::driver::{self, About, Driver, Event, Inbox, Outlets};
 use crate::hardware::alarm::{self, Calls};
@@ -170,8 +174,14 @@ async fn live(
     let follows = keeper::Follows { service: follow.service.clone(), leases: follow.leases };
     let slurm = Slurm::new(&config.node, &config.slurm);
     let kernel = isolation::of_kernel(&config.proc_root);
-    inbox.send(Event::Isolation(kernel.clone()));
-    tokio::spawn(isolation::ask(slurm.clone(), kernel, config.slurm.interval(), inbox.clone()));
+    inbox.send(Event::Isolation(kernel.status.clone()));
+    tokio::spawn(isolation::ask(
+        slurm.clone(),
+        config.node.clone(),
+        kernel,
+        config.slurm.interval(),
+        inbox.clone(),
+    ));
     tokio::spawn(keeper::keep(slurm, config.slurm.drain, config.slurm.interval(), follows, inbox.clone()));
     tokio::select! {
         _ = terminate.recv() => {}

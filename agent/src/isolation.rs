@@ -3,30 +3,50 @@
 //!
 //! ```text
 //!   kernel   mountinfo, bpf(2)       ──▶ way: BPF on cgroup v2, list of v1's devices controller, or none
-//!   Slurm    scontrol show config    ──▶ what may stand in the way, and what is not filtered
+//!   Slurm    scontrol show config,
+//!            gres.conf               ──▶ what stands in the way or may, and what is not filtered; asked again, as files change
 //! ```
 //! It tries nothing out and changes nothing: a filter that fails all the same kills its task, with a message.
 
 use crate::driver::{Event, Inbox};
 use crate::slurm::Slurm;
+use migshare_gres::installed::Installed;
 use migshare_proto::status::{Filter, IsolationStatus};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Shortest time between two looks at Slurm's configuration that was understood.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// What the kernel gives.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Without what Slurm has to say.
+    pub status: IsolationStatus,
+    /// Whether Slurm may use cgroup v1 all the same.
+    v1: bool,
+}
+
 /// What the kernel gives. A /proc of choice may have a mountinfo of its own.
-pub fn of_kernel(proc_root: &Path) -> IsolationStatus {
+pub fn of_kernel(proc_root: &Path) -> Kernel {
     let own = std::fs::read_to_string(proc_root.join("self/mountinfo"));
     let mounts = own.or_else(|_| std::fs::read_to_string("/proc/self/mountinfo")).unwrap_or_default();
     // There with bpf(2) and only then; programs for devices came with Linux 4.15, long before it.
-    judge(&mounts, Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists())
+    let bpf = Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists();
+    Kernel { status: judge(&mounts, bpf), v1: has_v1(&mounts) }
+}
+
+/// Whether the kernel has cgroup v1's devices controller mounted: Slurm then may use either hierarchy.
+fn has_v1(mountinfo: &str) -> bool {
+    let mut kinds = mountinfo.lines().filter_map(kind);
+    kinds.any(|(kind, options)| kind == "cgroup" && options.split(',').any(|o| o == "devices"))
 }
 
 fn judge(mountinfo: &str, bpf: bool) -> IsolationStatus {
     let kinds: Vec<(&str, &str)> = mountinfo.lines().filter_map(kind).collect();
     let unified = kinds.iter().any(|(kind, _)| *kind == "cgroup2");
-    let devices =
-        kinds.iter().any(|(kind, options)| *kind == "cgroup" && options.split(',').any(|o| o == "devices"));
+    let devices = has_v1(mountinfo);
     let none = |text: &str| IsolationStatus {
         filter: Filter::None,
         problems: vec![format!("tasks cannot be kept from the leaves of others and are not started: {text}")],
@@ -46,42 +66,48 @@ fn kind(line: &str) -> Option<(&str, &str)> {
     Some((right.next()?, right.nth(1)?))
 }
 
-/// Asks Slurm until it answers, and tells the driver once.
-pub async fn ask(slurm: Slurm, mut kernel: IsolationStatus, pause: Duration, inbox: Inbox) {
+/// Asks Slurm, again and again, and tells the driver what is news.
+pub async fn ask(slurm: Slurm, node: String, kernel: Kernel, pause: Duration, inbox: Inbox) {
+    let mut told = kernel.status.clone();
     loop {
-        match slurm.config().await {
+        let pause = match slurm.config().await {
             Ok(config) => {
-                add_slurm(&mut kernel, &config, &lines_with_files);
-                return inbox.send(Event::Isolation(kernel));
+                let conf = config.get("SLURM_CONF").map(PathBuf::from);
+                // A file that cannot be read is Slurm's own trouble, told by `migshare-gres check`.
+                let installed = conf.and_then(|conf| Installed::read(&conf).ok());
+                let status = with_slurm(&kernel, &node, &config, installed.as_ref());
+                if status != told {
+                    told.clone_from(&status);
+                    inbox.send(Event::Isolation(status));
+                }
+                pause.max(LOOK_AGAIN)
             }
-            Err(error) => tracing::debug!(%error, "slurm's configuration is not known yet"),
-        }
+            Err(error) => {
+                tracing::debug!(%error, "slurm's configuration is not known yet");
+                pause
+            }
+        };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Adds what Slurm's configuration means. `files` names the lines of a gres.conf that have device files.
-fn add_slurm(
-    status: &mut IsolationStatus,
+/// Adds what Slurm's configuration means for this node.
+fn with_slurm(
+    kernel: &Kernel,
+    node: &str,
     config: &BTreeMap<String, String>,
-    files: &dyn Fn(&Path) -> Vec<usize>,
-) {
+    installed: Option<&Installed>,
+) -> IsolationStatus {
+    let mut status = kernel.status.clone();
     let value = |key: &str| config.get(key).map_or("", String::as_str);
     let constrains = value("ConstrainDevices").eq_ignore_ascii_case("yes");
     let v1 = value("CgroupPlugin") == "cgroup/v1";
-    let gres = PathBuf::from(value("SLURM_CONF")).with_file_name("gres.conf");
-    let lines = files(&gres);
-    if status.filter == Filter::Bpf
+    if let Some(installed) = installed
+        && status.filter == Filter::Bpf
         && constrains
         && !v1
-        && let Some(line) = lines.first()
     {
-        // Whether the line is about this node only Slurm can tell, and a node that is drained for another's line would be a pity.
-        status.notes.push(format!(
-            "if {} line {line} (File=) is about this node, Slurm's ConstrainDevices=yes leaves no place for the filter of the leaves on \
-             cgroup v2, and their tasks are killed at their start: remove one of the two; `migshare-gres check` knows",
-            gres.display()
-        ));
+        crowded(&mut status, node, installed, kernel.v1);
     }
     let tracks = value("ProctrackType") == "proctrack/cgroup";
     let tasks = value("TaskPlugin").split(',').any(|plugin| plugin.trim() == "task/cgroup");
@@ -93,16 +119,23 @@ fn add_slurm(
                 .to_owned(),
         );
     }
+    status
 }
 
-/// Numbers of the lines with device files; none where the file cannot be read.
-fn lines_with_files(gres: &Path) -> Vec<usize> {
-    let text = std::fs::read_to_string(gres).unwrap_or_default();
-    let has = |line: &str| {
-        let line = line.split('#').next().unwrap_or_default();
-        line.split_ascii_whitespace().any(|word| word.to_ascii_lowercase().starts_with("file="))
-    };
-    text.lines().enumerate().filter(|(_, line)| has(line)).map(|(at, _)| at + 1).collect()
+/// On cgroup v2 the filter of Slurm's own leaves no place for that of the leaves.
+fn crowded(status: &mut IsolationStatus, node: &str, installed: &Installed, maybe_v1: bool) {
+    const WHY: &str = "Slurm's ConstrainDevices=yes leaves no place for the filter of the leaves on cgroup v2, and their tasks are \
+                       killed at their start: remove one of the two";
+    if let Some(line) = installed.device_lines(node).first() {
+        let text = format!("{} names device files of this node, and {WHY}", line.at());
+        if maybe_v1 {
+            status.notes.push(format!("if Slurm uses cgroup v2 here: {text}"));
+        } else {
+            status.problems.push(text);
+        }
+    } else if let Some(line) = installed.detecting_lines(node).first() {
+        status.notes.push(format!("if {} (AutoDetect=) finds devices on this node: {WHY}", line.at()));
+    }
 }
 
 #[cfg(test)]
@@ -125,26 +158,46 @@ mod tests {
         }
     }
 
-    fn with(config: &[(&str, &str)], lines: &[usize]) -> IsolationStatus {
+    /// The status of node n1 with these settings and this gres.conf.
+    fn with(mounts: &str, config: &[(&str, &str)], gres: &str) -> IsolationStatus {
+        let dir = tempfile::tempdir().unwrap();
+        let slurm = dir.path().join("slurm.conf");
+        std::fs::write(&slurm, "ClusterName=c\n").unwrap();
+        std::fs::write(dir.path().join("gres.conf"), gres).unwrap();
         let config = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut status = judge(V2, true);
-        add_slurm(&mut status, &config, &|_| lines.to_vec());
-        status
+        let kernel = Kernel { status: judge(mounts, true), v1: has_v1(mounts) };
+        with_slurm(&kernel, "n1", &config, Some(&Installed::read(&slurm).unwrap()))
+    }
+
+    const TRACKED: [(&str, &str); 2] =
+        [("ProctrackType", "proctrack/cgroup"), ("TaskPlugin", "task/affinity,task/cgroup")];
+
+    #[test]
+    fn device_files_of_this_node_beside_slurms_own_filter_are_a_problem() {
+        let both = [&TRACKED[..], &[("ConstrainDevices", "yes")]].concat();
+        for line in ["NodeName=n[1-2] Name=gpu File=/dev/nvidia1", "Name=nic MultipleFiles=/dev/a,/dev/b"] {
+            let gres = format!("NodeName=n1 Name=mig Count=7\n{line}\n");
+            assert_eq!(with(V2, &TRACKED, &gres), judge(V2, true), "Slurm filters nothing");
+            let status = with(V2, &both, &gres);
+            assert!(status.problems[0].contains("gres.conf:2") && status.notes.is_empty(), "{status:?}");
+            let hybrid = with(&format!("{V1}{V2}"), &both, &gres);
+            assert!(hybrid.problems.is_empty() && hybrid.notes[0].contains("gres.conf:2"), "{hybrid:?}");
+            let v1 = [&both[..], &[("CgroupPlugin", "cgroup/v1")]].concat();
+            assert_eq!(with(V2, &v1, &gres), judge(V2, true));
+        }
+        for line in ["NodeName=other Name=gpu File=/dev/nvidia1", "#Name=gpu File=/dev/nvidia0", ""] {
+            assert_eq!(with(V2, &both, line), judge(V2, true), "{line}");
+        }
+        let detects = with(V2, &both, "AutoDetect=nvml\n");
+        assert!(detects.problems.is_empty() && detects.notes[0].contains("AutoDetect"), "{detects:?}");
+        assert_eq!(with(V2, &both, "AutoDetect=off\n"), judge(V2, true));
     }
 
     #[test]
-    fn what_slurm_may_make_impossible_and_what_it_leaves_open_are_notes() {
-        let good = [("ProctrackType", "proctrack/cgroup"), ("TaskPlugin", "task/affinity,task/cgroup")];
-        assert_eq!(with(&good, &[3]), judge(V2, true));
-        let both =
-            [&good[..], &[("ConstrainDevices", "yes"), ("SLURM_CONF", "/etc/slurm/slurm.conf")]].concat();
-        assert!(with(&both, &[]).notes.is_empty());
-        let notes = with(&both, &[3]).notes;
-        assert!(notes[0].contains("/etc/slurm/gres.conf line 3"), "{notes:?}");
-        let v1 = [&both[..], &[("CgroupPlugin", "cgroup/v1")]].concat();
-        assert!(with(&v1, &[3]).notes.is_empty());
-        let notes =
-            with(&[("TaskPlugin", "task/affinity"), ("ProctrackType", "proctrack/linuxproc")], &[]).notes;
+    fn logins_that_slurm_cannot_contain_are_a_note() {
+        assert_eq!(with(V2, &TRACKED, ""), judge(V2, true));
+        let loose = [("TaskPlugin", "task/affinity"), ("ProctrackType", "proctrack/linuxproc")];
+        let notes = with(V2, &loose, "").notes;
         assert!(notes[0].contains("pam_slurm_adopt"), "{notes:?}");
     }
 }

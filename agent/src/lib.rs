@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod notify;
 pub mod process;
 pub mod segments;
+pub mod seldom;
 pub mod server;
 pub mod slurm;
 pub mod wire;

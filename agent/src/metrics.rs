@@ -26,6 +26,7 @@ pub struct Meters {
     nvml_hangs: IntCounterVec,
     nvml_hanging: IntGauge,
     refusals: IntCounterVec,
+    rejected: IntCounterVec,
     reconfig: IntCounterVec,
     reconfig_seconds: HistogramVec,
     journal_seconds: HistogramVec,
@@ -42,6 +43,7 @@ impl Meters {
             nvml_hangs: counter(&registry, "migshare_nvml_hangs_total")?,
             nvml_hanging: gauge(&registry, "migshare_nvml_hanging")?,
             refusals: counter(&registry, "migshare_refusals_total")?,
+            rejected: counter(&registry, "migshare_rejected_total")?,
             reconfig: counter(&registry, "migshare_reconfig_total")?,
             reconfig_seconds: histogram(&registry, "migshare_reconfig_duration_seconds")?,
             journal_seconds: histogram(&registry, "migshare_journal_append_duration_seconds")?,
@@ -73,9 +75,21 @@ impl Meters {
         self.reconfig_seconds.with_label_values(&[what]).observe(took.as_secs_f64());
     }
 
+    /// How long it takes to make or destroy an instance: the mean since the start, in milliseconds.
+    pub fn expected_ms(&self, make: bool) -> Option<u32> {
+        let known = self.reconfig_seconds.with_label_values(&[if make { "make" } else { "destroy" }]);
+        let changes = known.get_sample_count();
+        (changes > 0).then(|| (known.get_sample_sum() / changes as f64 * 1000.0).round() as u32)
+    }
+
     /// A request was refused.
     pub fn refused(&self, reason: Reason) {
         self.refusals.with_label_values(&[reason.name().as_str()]).inc();
+    }
+
+    /// So many more clients were sent away.
+    pub fn rejected(&self, why: &str, more: u64) {
+        self.rejected.with_label_values(&[why]).inc_by(more);
     }
 
     /// Records were appended to the journal and synced, or not.

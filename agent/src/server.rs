@@ -10,6 +10,7 @@
 mod connection;
 mod desk;
 mod door;
+mod rejections;
 pub mod rights;
 
 use crate::driver::Inbox;
@@ -17,6 +18,7 @@ use crate::metrics::Meters;
 use crate::segments::Segments;
 use connection::{Connection, Parts};
 use door::Door;
+use rejections::{Rejections, Why};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -53,7 +55,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Serves clients for ever.
 pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>, meters: Meters) {
     let door = Arc::new(Door::default());
-    let parts = Parts { inbox, segments, meters };
+    let rejections = Arc::new(Rejections::new(meters.clone()));
+    let parts = Parts { inbox, segments, meters, rejections };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -76,7 +79,7 @@ fn admit(stream: UnixStream, door: &Arc<Door>, parts: &Parts) {
         Err(error) => return tracing::warn!(%error, "client without credentials"),
     };
     let Some(place) = Door::enter(door, peer.uid()) else {
-        return tracing::debug!(uid = peer.uid(), "no room for another client of this user");
+        return parts.rejections.add(Why::Crowded, peer.uid(), "no room for another client of this user");
     };
     let connection = Connection::new(stream, peer.uid(), parts.clone());
     tokio::spawn(async move {

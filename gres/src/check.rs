@@ -98,15 +98,13 @@ impl Check<'_> {
     /// Slurm must not own the devices of GPUs that hold leaves.
     fn devices(&self) -> Vec<Difference> {
         let Inventory { node, gpus, .. } = self.inventory;
-        let mut found = Vec::new();
-        for line in self.installed.gres(node, None) {
-            if let Some(how) = line.get("AutoDetect").filter(|how| !how.eq_ignore_ascii_case("off")) {
-                found.push(wrong(
-                    &line.at(),
-                    format!("AutoDetect={how} gives the GPUs of {node} to Slurm as well"),
-                ));
-            }
-            let files = line.get("File").unwrap_or_default();
+        let detected = self.installed.detecting_lines(node).into_iter().map(|line| {
+            let how = line.get("AutoDetect").unwrap_or_default();
+            wrong(&line.at(), format!("AutoDetect={how} gives the GPUs of {node} to Slurm as well"))
+        });
+        let mut found: Vec<Difference> = detected.collect();
+        for line in self.installed.device_lines(node) {
+            let files = line.get("File").or(line.get("MultipleFiles")).unwrap_or_default();
             if let Some(gpu) = gpus.iter().find(|gpu| hostlist::names(files, &format!("/dev/nvidia{gpu}"))) {
                 found.push(wrong(
                     &line.at(),
@@ -119,10 +117,13 @@ impl Check<'_> {
         if self.installed.cgroup.iter().any(v1) {
             return found;
         }
-        let other = self.installed.gres(node, None).into_iter().find(|l| l.get("File").is_some());
+        let other = self.installed.device_lines(node).into_iter().next();
         if let (Some(line), Some(file)) = (self.installed.cgroup.iter().rev().find(constrains), other) {
             let why = "on cgroup v2 Slurm's device filter leaves no place for that of the leaves, and their tasks are killed";
-            found.push(wrong(&line.at(), format!("ConstrainDevices=yes with File= at {}: {why}", file.at())));
+            found.push(wrong(
+                &line.at(),
+                format!("ConstrainDevices=yes with device files at {}: {why}", file.at()),
+            ));
         }
         found
     }

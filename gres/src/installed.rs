@@ -64,6 +64,20 @@ impl Installed {
         None
     }
 
+    /// The lines of gres.conf that name device files of a node. With `ConstrainDevices=yes` Slurm filters them itself.
+    pub fn device_lines(&self, node: &str) -> Vec<&Line> {
+        let mut lines = self.gres(node, None);
+        lines.retain(|line| line.get("File").or(line.get("MultipleFiles")).is_some());
+        lines
+    }
+
+    /// The lines of gres.conf that let Slurm look for the devices of a node by itself.
+    pub fn detecting_lines(&self, node: &str) -> Vec<&Line> {
+        let mut lines = self.gres(node, None);
+        lines.retain(|line| line.get("AutoDetect").is_some_and(|how| !how.eq_ignore_ascii_case("off")));
+        lines
+    }
+
     /// The lines of gres.conf for a node and a GRES, of any GRES where `name` is `None`. One without `NodeName` is for
     /// all nodes.
     pub fn gres(&self, node: &str, name: Option<&str>) -> Vec<&Line> {

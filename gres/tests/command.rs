@@ -163,7 +163,7 @@ fn a_device_filter_of_slurms_own_is_a_conflict() {
     site.put("cgroup.conf", "ConstrainCores=yes\nConstrainDevices=yes\n");
     let (code, said) = site.check(&[]);
     assert!(
-        code == 1 && said.contains("cgroup.conf:2: ConstrainDevices=yes with File= at gres.conf:2"),
+        code == 1 && said.contains("cgroup.conf:2: ConstrainDevices=yes with device files at gres.conf:2"),
         "{said}"
     );
     site.put("cgroup.conf", "ConstrainDevices=yes\nCgroupPlugin=cgroup/v1\n");

@@ -15,6 +15,7 @@ mod contention;
 mod cordon;
 mod health_check;
 mod inherited_options;
+mod installed;
 mod killed_jobs;
 mod large_instances;
 mod launch;

@@ -15,6 +15,7 @@ pub(crate) struct Identity {
     pub(crate) minor: u32,
     pub(crate) model: String,
     pub(crate) pci_bus_id: String,
+    pub(crate) pci_device: u32,
     pub(crate) numa: Option<u32>,
 }
 
@@ -23,9 +24,10 @@ pub(crate) fn read(library: &Library, device: &Device<'_>, sys_root: &Path) -> R
     let uuid = GpuUuid::new(&library.time("nvmlDeviceGetUUID", || device.uuid())?);
     let minor = library.time("nvmlDeviceGetMinorNumber", || device.minor_number())?;
     let model = library.time("nvmlDeviceGetName", || device.name())?;
-    let pci_bus_id = library.time("nvmlDeviceGetPciInfo_v3", || device.pci_info())?.bus_id;
+    let pci = library.time("nvmlDeviceGetPciInfo_v3", || device.pci_info())?;
+    let (pci_bus_id, pci_device) = (pci.bus_id, pci.pci_device_id);
     let numa = numa_of_bus(sys_root, &pci_bus_id).or_else(|| numa_of_memory(library, device));
-    Ok(Identity { uuid, minor, model, pci_bus_id, numa })
+    Ok(Identity { uuid, minor, model, pci_bus_id, pci_device, numa })
 }
 
 /// What state the GPU is in. A code that says nothing of the state is an error.

@@ -42,6 +42,7 @@ fn gpu(index: u32) -> Gpu {
         minor: index,
         model: "bench".to_owned(),
         pci_bus_id: format!("00000000:{index:02X}:00.0"),
+        pci_device: 0x2330_10DE,
         numa: Some(index / 8),
         units: 8,
         slices: 7,

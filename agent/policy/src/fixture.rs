@@ -59,6 +59,7 @@ fn gpu(index: u32, model: &str, rows: &[Row]) -> Gpu {
         minor: index,
         model: model.to_owned(),
         pci_bus_id: format!("00000000:{:02X}:00.0", index + 1),
+        pci_device: 0x2330_10DE,
         numa: Some(index / 4),
         units: ends.max().unwrap_or(0),
         slices: profiles.iter().map(|p| p.slices).max().unwrap_or(0),

@@ -53,6 +53,8 @@ pub struct Gpu {
     pub model: String,
     /// PCI bus id.
     pub pci_bus_id: String,
+    /// PCI device id above the vendor id, as NVML has it: 0x233010DE.
+    pub pci_device: u32,
     /// NUMA node, where the system tells.
     pub numa: Option<u32>,
     /// Placement units: the largest end of any placement.

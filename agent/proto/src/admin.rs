@@ -90,6 +90,17 @@ pub struct MoveStatus {
     pub profile: String,
     /// Whether the instance is made; otherwise it is destroyed.
     pub make: bool,
+    /// How long this takes, in milliseconds: the mean of such changes since the agent's start, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u32>,
+}
+
+impl MoveStatus {
+    /// Whether two plans mean the same step, whatever they expect it to take.
+    pub fn is_same_step(&self, other: &MoveStatus) -> bool {
+        let key = |m: &MoveStatus| (m.gpu, m.placement, m.make);
+        key(self) == key(other) && self.profile == other.profile
+    }
 }
 
 /// A part of a plan that has to wait.

@@ -66,6 +66,9 @@ pub struct GpuStatus {
     pub model: String,
     /// PCI bus id.
     pub pci_bus_id: String,
+    /// PCI device id above the vendor id, as NVML and mig-parted have it: 0x233010DE is an H100 SXM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_device: Option<u32>,
     /// NUMA node, where the system tells.
     pub numa: Option<u32>,
     /// Placement units.
@@ -75,11 +78,25 @@ pub struct GpuStatus {
     /// Why an admin took it out of service, whatever else its state is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordon: Option<String>,
+    /// The layout that an admin ordered for it, and what is left to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderStatus>,
     /// The instances on it, by start.
     pub leaves: Vec<LeafStatus>,
     /// What instances of each profile cost in leaves, the cheapest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prices: Vec<PriceStatus>,
+}
+
+/// What became of an ordered layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderStatus {
+    /// The layout.
+    pub layout: String,
+    /// Changes that are under way or about to be made, as nothing is in their way.
+    pub now: u32,
+    /// What each of the others waits for.
+    pub waits: Vec<String>,
 }
 
 /// What an instance costs.

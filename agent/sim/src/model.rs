@@ -31,6 +31,7 @@ pub fn gpu(index: u32, of: u32) -> Gpu {
         minor: index,
         model: "seven slices".to_owned(),
         pci_bus_id: format!("00000000:{:02X}:00.0", index + 1),
+        pci_device: 0x2330_10DE,
         numa: Some(2 * index / of.max(1)),
         units: 8,
         slices: 7,

@@ -1,6 +1,7 @@
 //! Shell completions and manual pages, made from the command line's own definition. Hidden: packagers call it, users do not.
 
 use super::{Arguments, Exit};
+use crate::daemon;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ enum What {
     Zsh,
     /// Completions for fish
     Fish,
-    /// Manual pages
+    /// Manual pages, migshared's among them
     Man,
 }
 
@@ -35,6 +36,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Exit> {
         What::Man => {
             std::fs::create_dir_all(&options.dir)?;
             clap_mangen::generate_to(command, &options.dir)?;
+            let daemon = clap_mangen::Man::new(daemon::Arguments::command()).section("8");
+            daemon.generate_to(&options.dir)?;
             return Ok(Exit::Well);
         }
     };

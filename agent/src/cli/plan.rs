@@ -32,8 +32,8 @@ pub(super) struct ApplyOptions {
     wait: u64,
 }
 
-/// A change takes about this long per instance on hardware (NVIDIA's DRA driver, nvlib.go).
-const SECONDS_PER_MOVE: usize = 1;
+/// How long a change takes on hardware where this agent has not made any yet (NVIDIA's DRA driver, nvlib.go).
+const EXPECTED_MS: u32 = 1000;
 /// Pause between two looks at the progress.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -58,7 +58,7 @@ pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exi
     let left = follow(agent, &target, &plan, options, json)?;
     let problems = agent.status(PATIENCE)?.problems;
     if json {
-        println!("{}", serde_json::to_string_pretty(&left)?);
+        println!("{}", serde_json::to_string_pretty(&outcome(&plan, &left, &problems))?);
     } else if left.deferred != plan.deferred && !left.deferred.is_empty() {
         print!("{}", render(&PlanReply { moves: Vec::new(), ..left.clone() }, Paint::for_stdout()));
     }
@@ -72,9 +72,23 @@ pub(super) fn apply(agent: &Agent, options: &ApplyOptions) -> anyhow::Result<Exi
     }
     Ok(match (left.moves.is_empty(), problems.is_empty()) {
         (_, false) => Exit::Unwell,
-        (true, true) => Exit::Well,
         (false, true) => Exit::Failed,
+        (true, true) if left.deferred.is_empty() => Exit::Well,
+        (true, true) => Exit::Deferred,
     })
+}
+
+/// What came of an order, for a script.
+fn outcome(plan: &PlanReply, left: &PlanReply, problems: &[String]) -> serde_json::Value {
+    let done: Vec<&MoveStatus> = plan.moves.iter().filter(|m| is_done(m, left)).collect();
+    serde_json::json!({
+        "done": done, "moves": left.moves, "deferred": left.deferred, "ordered": left.ordered,
+        "rolled_back": left.rolled_back, "problems": problems,
+    })
+}
+
+fn is_done(m: &MoveStatus, left: &PlanReply) -> bool {
+    !left.moves.iter().any(|other| other.is_same_step(m))
 }
 
 fn ask(agent: &Agent, target: &[GpuTarget]) -> anyhow::Result<PlanReply> {
@@ -96,11 +110,10 @@ fn follow(
     let mut todo = plan.moves.clone();
     loop {
         let left = ask(agent, target)?;
-        let is_done = |m: &MoveStatus| !left.moves.contains(m);
         if !json {
-            todo.iter().filter(|m| is_done(m)).for_each(|m| println!("done: {}", in_words(m)));
+            todo.iter().filter(|m| is_done(m, &left)).for_each(|m| println!("done: {}", in_words(m)));
         }
-        todo.retain(|m| !is_done(m));
+        todo.retain(|m| !is_done(m, &left));
         if is_over(&left) || Instant::now() >= deadline {
             return Ok(left);
         }
@@ -145,10 +158,10 @@ fn render(plan: &PlanReply, paint: Paint) -> String {
     }
     let mut out = String::new();
     if !plan.moves.is_empty() {
-        let seconds = plan.moves.len() * SECONDS_PER_MOVE;
-        out.push_str(&format!("now, on idle places only (about {seconds} s):\n"));
+        let seconds: f64 = plan.moves.iter().map(seconds).sum();
+        out.push_str(&format!("now, on idle places only (about {seconds:.1} s in all):\n"));
         let rows: Vec<Vec<Cell>> = plan.moves.iter().map(row).collect();
-        out.push_str(&table(&["CHANGE", "GPU", "PLACE", "PROFILE"], &rows, paint));
+        out.push_str(&table(&["CHANGE", "GPU", "PLACE", "PROFILE", "TAKES"], &rows, paint));
     }
     if !plan.deferred.is_empty() {
         out.push_str("later, by itself:\n");
@@ -170,7 +183,13 @@ fn render(plan: &PlanReply, paint: Paint) -> String {
 }
 
 fn row(m: &MoveStatus) -> Vec<Cell> {
-    vec![plain(if m.make { "make" } else { "destroy" }), plain(m.gpu), plain(m.placement), plain(&m.profile)]
+    let takes = format!("{:.1} s", seconds(m));
+    let change = if m.make { "make" } else { "destroy" };
+    vec![plain(change), plain(m.gpu), plain(m.placement), plain(&m.profile), plain(takes)]
+}
+
+fn seconds(m: &MoveStatus) -> f64 {
+    f64::from(m.expected_ms.unwrap_or(EXPECTED_MS)) / 1000.0
 }
 
 fn in_words(m: &MoveStatus) -> String {

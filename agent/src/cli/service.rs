@@ -4,6 +4,7 @@
 use super::{Agent, Exit, PATIENCE, target};
 use clap::Args;
 use migshare_proto::admin::{GpuNote, GpuPlace, Order, PlaceNote};
+use migshare_proto::status::Status;
 
 #[derive(Args)]
 pub(super) struct Cordon {
@@ -95,10 +96,17 @@ fn place(agent: &Agent, options: &OnePlace) -> anyhow::Result<GpuPlace> {
 
 fn give(agent: &Agent, order: Order, force: bool) -> anyhow::Result<Exit> {
     let changed = agent.order(order, force)?;
+    let Status { usable, counted, .. } = agent.status(PATIENCE)?;
     if agent.json {
-        println!("{}", serde_json::json!({ "changed": changed }));
-    } else {
-        println!("{}", if changed { "done" } else { "nothing to change" });
+        println!("{}", serde_json::json!({ "changed": changed, "usable": usable, "counted": counted }));
+        return Ok(Exit::Well);
+    }
+    println!("{}", if changed { "done" } else { "nothing to change" });
+    if usable < counted {
+        // Slurm counts a node's leaves and knows no part of a node that is out of service.
+        println!(
+            "{usable} of the {counted} leaves that Slurm counts can be used: until all can, the node is drained (its jobs go on)"
+        );
     }
     Ok(Exit::Well)
 }

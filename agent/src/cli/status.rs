@@ -2,7 +2,9 @@
 
 use super::paint::{Colour, Paint};
 use super::{Agent, Exit};
-use migshare_proto::status::{Filter, GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, Status};
+use migshare_proto::status::{
+    Filter, GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, OrderStatus, Status,
+};
 use std::fmt::Write;
 
 pub(super) fn run(agent: &Agent) -> anyhow::Result<Exit> {
@@ -61,8 +63,28 @@ fn render_gpu(gpu: &GpuStatus, paint: Paint) -> String {
         let _ = write!(out, "  {}", paint.text(Colour::Yellow, &format!("cordoned: {why}")));
     }
     out.push('\n');
+    if let Some(order) = &gpu.order {
+        out.push_str(&ordered(order, paint));
+    }
     if !gpu.leaves.is_empty() {
         out.push_str(&table(&LEAF_HEADS, &gpu.leaves.iter().map(leaf).collect::<Vec<_>>(), paint));
+    }
+    out
+}
+
+/// An admin's layout, and what it waits for.
+fn ordered(order: &OrderStatus, paint: Paint) -> String {
+    let OrderStatus { layout, now, waits } = order;
+    let mut line = format!("layout {layout} ordered");
+    if *now > 0 {
+        let _ = write!(line, ", {now} changes under way");
+    }
+    if !waits.is_empty() {
+        let _ = write!(line, ", {} wait:", waits.len());
+    }
+    let mut out = format!("  {}\n", paint.text(Colour::Yellow, &line));
+    for why in waits {
+        let _ = writeln!(out, "    {why}");
     }
     out
 }

@@ -16,7 +16,11 @@ impl Driver {
         let plan = admin::target(&self.node, query.target).and_then(|target| {
             let ordered = Some(self.node.is_ordered(&target));
             let rolled_back = self.rolled_back_from(&target);
-            Ok(PlanReply { ordered, rolled_back, ..admin::plan(self.node.plan(&target)?) })
+            let mut plan = PlanReply { ordered, rolled_back, ..admin::plan(self.node.plan(&target)?) };
+            for step in &mut plan.moves {
+                step.expected_ms = self.outlets.meters.expected_ms(step.make);
+            }
+            Ok(plan)
         });
         plan.map_or_else(Reply::Refused, Reply::Plan)
     }

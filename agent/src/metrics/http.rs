@@ -3,24 +3,29 @@
 
 use super::Meters;
 use crate::driver::{Event, Inbox};
+use crate::seldom::Seldom;
 use migshare_proto::status::Status;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// Most requests at once; more are hung up on.
+/// Most requests at once. A new one takes the place of the oldest that has not asked yet.
 const CLIENTS: usize = 16;
 /// Longest request head in bytes.
 const HEAD: usize = 4096;
-/// Time for a request, and for a client to take its answer.
+/// Time for a request's head: who wants figures sends it with the connection.
+const ASKING: Duration = Duration::from_secs(2);
+/// Time for a client to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, meters: Meters, inbox: Inbox) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let (mut readers, crowded) = (Readers::default(), Seldom::default());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -30,19 +35,77 @@ pub async fn serve(listener: TcpListener, meters: Meters, inbox: Inbox) {
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (meters, inbox) = (meters.clone(), inbox.clone());
-        tokio::spawn(async move {
-            // A reader that is late or gone is no event.
-            let _ = timeout(PATIENCE, answer(stream, &meters, &inbox)).await;
-            drop(place);
-        });
+        let room = readers.make_room();
+        if room != Room::Free
+            && let Some(left_out) = crowded.due(Instant::now())
+        {
+            let peer = stream.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
+            tracing::warn!(clients = CLIENTS, %peer, left_out, "readers of metrics are crowded: one was hung up on");
+        }
+        if room != Room::Full {
+            readers.enter(stream, meters.clone(), inbox.clone());
+        }
+        // Turn about: those inside go on, however fast others connect.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn answer(mut stream: TcpStream, meters: &Meters, inbox: &Inbox) -> std::io::Result<()> {
-    let Some(head) = head(&mut stream).await? else { return Ok(()) };
-    let (code, kind, body) = page(&head, meters, inbox).await;
+/// The connections under way, the oldest first.
+#[derive(Default)]
+struct Readers(Vec<Reader>);
+
+struct Reader {
+    task: AbortHandle,
+    asked: Arc<AtomicBool>,
+}
+
+/// Where a new reader's place comes from.
+#[derive(PartialEq, Eq)]
+enum Room {
+    Free,
+    /// From one that connected and asked nothing.
+    Taken,
+    /// All others are being answered.
+    Full,
+}
+
+impl Readers {
+    fn make_room(&mut self) -> Room {
+        self.0.retain(|reader| !reader.task.is_finished());
+        if self.0.len() < CLIENTS {
+            return Room::Free;
+        }
+        let Some(idle) = self.0.iter().position(|reader| !reader.asked.load(Ordering::Relaxed)) else {
+            return Room::Full;
+        };
+        self.0.remove(idle).task.abort();
+        Room::Taken
+    }
+
+    fn enter(&mut self, stream: TcpStream, meters: Meters, inbox: Inbox) {
+        let asked = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
+            // A reader that is late or gone is no event.
+            let _ = answer(stream, &mark, &meters, &inbox).await;
+        });
+        self.0.push(Reader { task: task.abort_handle(), asked });
+    }
+}
+
+async fn answer(
+    mut stream: TcpStream,
+    asked: &AtomicBool,
+    meters: &Meters,
+    inbox: &Inbox,
+) -> std::io::Result<()> {
+    let Some(head) = timeout(ASKING, head(&mut stream)).await?? else { return Ok(()) };
+    asked.store(true, Ordering::Relaxed);
+    timeout(PATIENCE, reply(stream, &head, meters, inbox)).await?
+}
+
+async fn reply(mut stream: TcpStream, head: &[u8], meters: &Meters, inbox: &Inbox) -> std::io::Result<()> {
+    let (code, kind, body) = page(head, meters, inbox).await;
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"

@@ -21,6 +21,7 @@ pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus:
     out.set("migshare_isolation_info", &[filter], 1.0)?;
     let grants: usize = status.leases.iter().map(|l| l.grants.len()).sum();
     for (name, value) in [
+        ("migshare_leaves_cordoned", status.gpus.iter().map(cordoned).sum()),
         ("migshare_leaves_counted", f64::from(status.counted)),
         ("migshare_leaves_usable", f64::from(status.usable)),
         ("migshare_leases", status.leases.len() as f64),
@@ -59,6 +60,9 @@ fn gpu_gauges(out: &mut Gauges, gpu: &GpuStatus) -> Result<(), prometheus::Error
     }
     out.set("migshare_gpu_stranded_compute_slices", &[at], f64::from(stranded(gpu)))?;
     out.set("migshare_fragmentation_ratio", &[at], fragmentation(gpu))?;
+    let (now, waits) = gpu.order.as_ref().map_or((0, 0), |order| (order.now, order.waits.len()));
+    out.set("migshare_changes_pending", &[at], f64::from(now))?;
+    out.set("migshare_changes_deferred", &[at], waits as f64)?;
     for (state, name) in
         [(LeafState::Free, "free"), (LeafState::Leased, "leased"), (LeafState::Quarantined, "quarantined")]
     {
@@ -76,6 +80,12 @@ fn leaf_gauges(out: &mut Gauges, gpu: &str, leaf: &LeafStatus) -> Result<(), pro
         Some(job) => out.set("migshare_lease_job_info", &[gpu, &name, &gi, &job.job.to_string()], 1.0),
         None => Ok(()),
     }
+}
+
+/// Leaves that Slurm counts on a cordoned GPU: what an instance of the whole GPU costs.
+fn cordoned(gpu: &GpuStatus) -> f64 {
+    let whole = gpu.prices.iter().map(|p| p.leaves).max().unwrap_or(0);
+    if gpu.state == GpuState::Cordoned { f64::from(whole) } else { 0.0 }
 }
 
 /// Compute slices that no instance covers. Sizes are looked up in the GPU's price list, which has every plain profile.

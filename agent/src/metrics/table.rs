@@ -24,6 +24,16 @@ pub const TABLE: &[Row] = &[
         "Versions of agent and driver; always 1.",
     ),
     define(
+        "migshare_changes_deferred",
+        &["gpu"],
+        "Changes of an ordered layout that wait for jobs, or for a GPU to serve.",
+    ),
+    define(
+        "migshare_changes_pending",
+        &["gpu"],
+        "Changes of an ordered layout that are under way or about to be.",
+    ),
+    define(
         "migshare_fragmentation_ratio",
         &["gpu"],
         "Share of free placement units outside the largest run of free units.",
@@ -55,6 +65,7 @@ pub const TABLE: &[Row] = &[
     ),
     define("migshare_leases", &[], "Open leases."),
     define("migshare_leaves", &["gpu", "state"], "Leaves by state: free, leased, quarantined."),
+    define("migshare_leaves_cordoned", &[], "Leaves of these on GPUs that an admin took out of service."),
     define("migshare_leaves_counted", &[], "Leaves that Slurm is told this node has."),
     define("migshare_leaves_usable", &[], "Leaves of these that are leased or can be."),
     define("migshare_nvml_call_duration_seconds", &["call"], "Time of NVML calls."),
@@ -69,6 +80,11 @@ pub const TABLE: &[Row] = &[
     define("migshare_reconfig_duration_seconds", &["change"], "Time to make or destroy an instance."),
     define("migshare_reconfig_total", &["change", "result"], "Instances made and destroyed, by result."),
     define("migshare_refusals_total", &["reason"], "Requests that were refused, by reason."),
+    define(
+        "migshare_rejected_total",
+        &["why"],
+        "Clients of the socket that were sent away: permission, version, malformed, crowded.",
+    ),
     define(
         "migshare_request_duration_seconds",
         &["request"],

@@ -2,6 +2,7 @@
 //! one reply of memory at most. Nothing here panics on any bytes.
 
 use super::desk::{self, Desk, Pending};
+use super::rejections::{Rejections, Why, harmless};
 use super::rights;
 use crate::driver::{Event, Inbox};
 use crate::metrics::Meters;
@@ -43,6 +44,7 @@ pub(super) struct Parts {
     pub(super) inbox: Inbox,
     pub(super) segments: Arc<Segments>,
     pub(super) meters: Meters,
+    pub(super) rejections: Arc<Rejections>,
 }
 
 pub(super) struct Connection {
@@ -73,6 +75,10 @@ impl Connection {
     async fn conversation(&mut self) -> Result<Infallible, HungUp> {
         let first = timeout(HELLO, self.line()).await.map_err(|_| HungUp)??;
         let greeting = self.greet(first);
+        if let Reply::Error(error) = &greeting {
+            let why = if error.code == ErrorCode::Version { Why::Version } else { Why::Malformed };
+            self.parts.rejections.add(why, self.uid, &error.text);
+        }
         self.send(&greeting).await?;
         let Reply::Hello(Hello { protocol, .. }) = greeting else { return Err(HungUp) };
         loop {
@@ -85,6 +91,7 @@ impl Connection {
                     rest(self.pause()).await;
                 }
                 Err(text) => {
+                    self.parts.rejections.add(Why::Malformed, self.uid, &text);
                     // Where a bad line ends the next one is not known to begin.
                     self.send(&wire::error(ErrorCode::Malformed, text)).await?;
                     return Err(HungUp);
@@ -162,6 +169,7 @@ impl Connection {
     async fn answer(&mut self, request: Request) -> Result<Reply, HungUp> {
         if !rights::may(self.uid, &request) {
             let text = format!("user {} may not ask {}: only root may", self.uid, rights::name(&request));
+            self.parts.rejections.add(Why::Permission, self.uid, &text);
             return Ok(wire::error(ErrorCode::Permission, text));
         }
         match request {
@@ -251,7 +259,7 @@ fn stopping() -> Reply {
     wire::error(ErrorCode::Busy, "the agent is stopping")
 }
 
-/// A client's name for the log: whatever it sent, made harmless.
+/// A client's name for the log.
 fn program(hello: &Hello) -> String {
-    hello.program.chars().filter(|c| !c.is_control()).take(64).collect()
+    harmless(&hello.program, 64)
 }

@@ -43,6 +43,7 @@ pub fn plan(plan: Plan) -> PlanReply {
         placement: m.placement,
         profile: m.profile,
         make: m.make,
+        expected_ms: None,
     });
     let deferred =
         plan.deferred.into_iter().map(|d| DeferredStatus { gpu: d.gpu, placement: d.placement, why: d.why });

@@ -106,7 +106,7 @@ fn a_gpu_that_is_gone_is_named_by_its_uuid_or_by_the_index_that_it_had() {
         let name = if by_uuid { gone.as_str() } else { "1" };
         for command in ["cordon", "uncordon", "forget"] {
             let (code, text, e) = migshare(&rig, &[command, name]);
-            assert_eq!((code, text.as_str()), (0, "done\n"), "{command}: {e}");
+            assert_eq!((code, text.lines().next()), (0, Some("done")), "{command}: {e}");
         }
         let status = rig.settled();
         assert_eq!((status.gpus.len(), status.counted), (1, 7));
@@ -148,6 +148,8 @@ fn a_plan_shows_moves_and_what_waits_and_changes_nothing() {
     let plan: PlanReply = serde_json::from_str(&json).unwrap();
     let held = |gpu, place| lease.leaves.iter().any(|l| l.gpu == gpu && l.placement.overlaps(place));
     assert!(!plan.moves.is_empty() && plan.moves.iter().all(|m| !held(m.gpu, m.placement)), "{plan:?}");
+    let known = plan.moves.iter().all(|m| m.expected_ms.is_some() == m.make);
+    assert!(known, "instances were made since the agent's start, none was destroyed: {plan:?}");
     assert_eq!(rig.machine().gpus, before.gpus);
 }
 
@@ -157,8 +159,13 @@ fn an_applied_layout_takes_idle_places_at_once_and_the_others_as_jobs_end() {
     rig.start();
     let lease = rig.open(812, 3).unwrap();
     let (code, text, e) = migshare(&rig, &["apply", "gpu=0", "layout=2g.20gb:3"]);
-    assert_eq!(code, 0, "{text}{e}");
+    assert_eq!(code, 6, "a part waits for the job: {text}{e}");
     assert!(text.contains("done: made 2g.20gb") && text.contains("812"), "{text}");
+    let order = rig.try_status().unwrap().gpus[0].order.clone().unwrap();
+    assert_eq!((order.now, order.layout.matches("2g@").count()), (0, 3), "{order:?}");
+    assert!(!order.waits.is_empty() && order.waits.iter().all(|w| w.contains("job 812")), "{order:?}");
+    let text = migshare(&rig, &["status"]).1;
+    assert!(text.contains("ordered, ") && text.contains(&order.waits[0]), "{text}");
     assert_eq!(rig.open(812, 3).unwrap(), lease, "the job keeps its leaves");
     assert_eq!(cut(&rig, 0).iter().filter(|c| c.ends_with("2g.20gb")).count(), 2);
     rig.close(812).unwrap();
@@ -168,9 +175,15 @@ fn an_applied_layout_takes_idle_places_at_once_and_the_others_as_jobs_end() {
     rig.kill();
     rig.launch(rig.command());
     rig.until("the same after a restart", three);
-    let (code, ..) = migshare(&rig, &["apply", "configured"]);
-    assert_eq!(code, 0);
+    assert_eq!(rig.try_status().unwrap().gpus[0].order.as_ref().unwrap().waits, [""; 0]);
+    let (code, json, _) = migshare(&rig, &["--json", "apply", "configured"]);
+    let said: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &said["ordered"]), (0, &true.into()));
+    let done = said["done"].as_array().unwrap();
+    let made = done.iter().filter(|m| m["make"] == true).count();
+    assert_eq!((made, done.len()), (7, 10), "three 2g go, seven leaves come: {json}");
     rig.settled();
+    assert_eq!(rig.try_status().unwrap().gpus[0].order, None);
 }
 
 #[test]
@@ -223,7 +236,8 @@ fn a_cordoned_gpu_gets_no_new_job_and_keeps_the_one_it_has() {
     let gpu =
         rig.try_status().unwrap().gpus.iter().position(|g| g.leaves.iter().any(|l| l.job.is_some())).unwrap();
     let name = gpu.to_string();
-    assert_eq!(migshare(&rig, &["cordon", &name, "--note", "new fan"]).0, 0);
+    let (code, text, _) = migshare(&rig, &["cordon", &name, "--note", "new fan"]);
+    assert!(code == 0 && text.contains("7 of the 14 leaves") && text.contains("drained"), "{text}");
     let (code, text, _) = migshare(&rig, &["status"]);
     assert!(code == 5 && text.contains("cordoned: new fan"), "{text}");
     let state = rig.try_status().unwrap().gpus[gpu].clone();
@@ -270,6 +284,34 @@ fn nothing_takes_a_jobs_leaves_without_force_and_the_refusal_says_whose() {
 }
 
 #[test]
+fn a_script_is_told_of_every_failure() {
+    let mut rig = Rig::new(1);
+    let error = |rig: &Rig, args: &[&str]| {
+        let (code, text, _) = migshare(rig, &[&["--json"], args].concat());
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (code, said["error"]["kind"].as_str().unwrap().to_owned(), said["error"]["text"].to_string())
+    };
+    let (code, kind, text) = error(&rig, &["status"]);
+    assert!((code, kind.as_str()) == (4, "away") && text.contains("agent.sock"), "{code} {kind} {text}");
+    rig.start();
+    std::fs::write(rig.path("bad.yaml"), "version: v9\nmig-configs: {}\n").unwrap();
+    let file = rig.path("bad.yaml").display().to_string();
+    for (args, part) in [
+        (vec!["cordon", "9"], "no gpu 9"),
+        (vec!["plan", "nonesuch"], "no layout"),
+        (vec!["plan", &file], "v9"),
+        (vec!["quarantine", "0", "x"], "no place"),
+        (vec!["health", "--config", "/nonexistent"], "/nonexistent"),
+    ] {
+        let (code, kind, text) = error(&rig, &args);
+        assert!(
+            (code, kind.as_str()) == (1, "failed") && text.contains(part),
+            "{args:?}: {code} {kind} {text}"
+        );
+    }
+}
+
+#[test]
 fn the_story_of_a_job_is_told_also_after_a_restart() {
     let mut rig = Rig::new(1);
     rig.start();
@@ -309,6 +351,7 @@ fn completions_and_manual_pages_are_made_from_the_command_line_itself() {
     let dir = rig.path("man");
     assert_eq!(migshare(&rig, &["manual", "man", "--dir", dir.to_str().unwrap()]).0, 0);
     assert!(std::fs::read_to_string(dir.join("migshare-apply.1")).unwrap().contains("mig\\-parted"));
+    assert!(std::fs::read_to_string(dir.join("migshared.8")).unwrap().contains("\\-\\-check"));
 }
 
 /// Each command by its name, with arguments that make sense on a node with one GPU.

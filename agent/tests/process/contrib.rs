@@ -26,7 +26,10 @@ fn the_example_configuration_is_the_default() {
 fn metrics_in(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let words = words.filter(|w| w.starts_with("migshare_"));
-    words.map(|w| w.strip_suffix("_bucket").unwrap_or(w).to_owned()).collect()
+    let base = |w: &str| {
+        ["_bucket", "_count", "_sum"].iter().find_map(|end| w.strip_suffix(end)).unwrap_or(w).to_owned()
+    };
+    words.map(base).collect()
 }
 
 #[test]
@@ -45,10 +48,11 @@ fn promtool_accepts_the_alerts() {
     if !has("promtool") {
         return skip("promtool is not installed");
     }
-    let out = Command::new("promtool")
-        .args(["check", "config"])
-        .arg(contrib("prometheus/migshare.yml"))
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    for (what, file) in [("check config", "migshare.yml"), ("test rules", "migshare-alerts.test.yml")] {
+        let mut promtool = Command::new("promtool");
+        promtool.args(what.split(' ')).arg(contrib("prometheus").join(file));
+        let out = promtool.output().unwrap();
+        let text = [out.stdout, out.stderr].concat();
+        assert!(out.status.success(), "{what}: {}", String::from_utf8_lossy(&text));
+    }
 }

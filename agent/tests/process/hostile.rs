@@ -69,6 +69,8 @@ fn versions_are_agreed_or_the_difference_is_named() {
     assert!(matches!(&replies[0], Reply::Hello(h) if h.protocol == PROTOCOL), "{replies:?}");
     let replies = say(&rig, &hello(PROTOCOL + 7, PROTOCOL + 1), 9);
     assert_eq!(code(replies.last()), Some(ErrorCode::Version));
+    let log = rig.log();
+    assert!(log.contains("client rejected") && log.contains("version"), "{log}");
 }
 
 #[test]
@@ -99,6 +101,9 @@ fn a_user_may_look_and_not_touch() {
     let close = as_nobody(&rig, "{\"close_lease\":{\"job\":1,\"uid\":65534,\"start\":null}}");
     assert!(close.contains("\"permission\""), "{close}");
     assert!(rig.try_status().unwrap().leases.is_empty());
+    let log = rig.log();
+    let told: Vec<&str> = log.lines().filter(|l| l.contains("client rejected")).collect();
+    assert!(told.len() == 1 && told[0].contains("65534") && told[0].contains("open_lease"), "{told:?}");
 }
 
 /// Planning is open to all: what it costs may not grow with the numbers in the message.

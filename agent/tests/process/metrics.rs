@@ -72,8 +72,11 @@ fn figures_follow_the_leases() {
         "migshare_leaves{gpu=\"0\",state=\"leased\"} 2",
         "migshare_leaves{gpu=\"0\",state=\"free\"} 5",
         "migshare_leaves_usable 0",
+        "migshare_leaves_cordoned 7",
+        "migshare_changes_deferred{gpu=\"0\"} 0",
         "migshare_leases 1",
         "migshare_gpu_stranded_compute_slices{gpu=\"0\"} 0",
+        "migshare_rejected_total{why=\"permission\"} 0",
         "migshare_reconfig_total{change=\"make\",result=\"done\"} 7",
     ] {
         assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
@@ -108,6 +111,19 @@ fn the_pages_say_alive_and_whether_the_node_serves() {
     assert_eq!(get(&address, "POST /metrics HTTP/1.1\r\n\r\n").0, "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(get(&address, &"x".repeat(100_000)).0, "", "no end of the head, no answer");
     rig.try_status().unwrap();
+}
+
+#[test]
+fn readers_that_ask_nothing_keep_nobody_from_the_figures() {
+    let (mut rig, address) = rig(1);
+    rig.start();
+    // Far more than there are places, all open and silent while the others ask.
+    let silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for _ in 0..20 {
+        assert_eq!(page(&address, "/metrics").0, "HTTP/1.1 200 OK");
+    }
+    assert!(rig.log().contains("readers of metrics are crowded"), "{}", rig.log());
+    drop(silent);
 }
 
 #[test]

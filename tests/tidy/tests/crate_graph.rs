@@ -9,7 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("migshare-proto", &[]),
     ("migshare-policy", &["migshare-proto"]),
     ("migshare-nvml", &["migshare-policy", "migshare-proto"]),
-    ("migshare-agent", &["migshare-nvml", "migshare-policy", "migshare-proto"]),
+    ("migshare-agent", &["migshare-gres", "migshare-nvml", "migshare-policy", "migshare-proto"]),
     ("migshare-sim", &["migshare-policy", "migshare-proto"]),
     ("migshare-spank", &["migshare-proto"]),
     ("migshare-spank-shim", &["migshare-spank"]),

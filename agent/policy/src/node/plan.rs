@@ -43,6 +43,21 @@ impl Node {
         self.plan(&target).unwrap_or_default()
     }
 
+    /// What is left to do on a GPU until it has the layout that it is to have.
+    pub(super) fn left_on(&self, view: &View) -> Plan {
+        let mut plan = Plan::default();
+        if self.sight.healthy(&view.gpu.uuid).is_some() {
+            self.plan_gpu(view, self.layout_of(&view.gpu.uuid), &mut plan);
+        } else {
+            plan.deferred.push(Deferred {
+                gpu: Some(view.gpu.index),
+                placement: None,
+                why: format!("{} does not serve", self.gpu_name(&view.gpu.uuid)),
+            });
+        }
+        plan
+    }
+
     /// Every GPU is one of ours, named once, and can have its layout.
     pub(super) fn check_target(&self, target: &Target) -> Result<(), Refused> {
         for (at, (gpu, layout)) in target.iter().enumerate() {

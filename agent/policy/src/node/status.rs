@@ -7,7 +7,7 @@ use crate::charge::{Price, table};
 use crate::record::Place;
 use crate::topology::{Health, Instance};
 use migshare_proto::status::{
-    GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus, PriceStatus,
+    GpuState, GpuStatus, GrantStatus, LeafState, LeafStatus, LeaseStatus, OrderStatus, PriceStatus,
 };
 use migshare_proto::{GpuUuid, JobKey};
 
@@ -53,6 +53,7 @@ impl Node {
             uuid: gpu.uuid.clone(),
             model: gpu.model.clone(),
             pci_bus_id: gpu.pci_bus_id.clone(),
+            pci_device: (gpu.pci_device != 0).then_some(gpu.pci_device),
             numa: gpu.numa,
             units: gpu.units,
             cordon: self.books.cordons.get(&gpu.uuid).cloned(),
@@ -63,6 +64,7 @@ impl Node {
                 Health::Lost => GpuState::Lost,
                 Health::ResetRequired => GpuState::ResetRequired,
             },
+            order: self.order_status(view),
             leaves,
             prices: table(gpu).into_iter().map(price_status).collect(),
         }
@@ -81,13 +83,29 @@ impl Node {
             uuid: gpu.clone(),
             model: String::new(),
             pci_bus_id: String::new(),
+            pci_device: None,
             numa: None,
             units: 0,
             state: GpuState::Missing,
             cordon: self.books.cordons.get(gpu).cloned(),
+            order: None,
             leaves: Vec::new(),
             prices: Vec::new(),
         }
+    }
+
+    /// What is left of an ordered layout; none where the GPU has the configured one.
+    fn order_status(&self, view: &View) -> Option<OrderStatus> {
+        let uuid = &view.gpu.uuid;
+        let ordered = self.books.targets.contains_key(uuid) || self.books.formers.contains_key(uuid);
+        ordered.then(|| {
+            let plan = self.left_on(view);
+            OrderStatus {
+                layout: self.layout_of(uuid).to_string(),
+                now: plan.moves.len() as u32,
+                waits: plan.deferred.into_iter().map(|d| d.why).collect(),
+            }
+        })
     }
 
     fn leaf_status(&self, view: &View, instance: &Instance) -> LeafStatus {
