@@ -17,6 +17,7 @@ mod admin;
 mod history;
 mod mode;
 mod outlook;
+mod renamed;
 mod told;
 mod turn;
 
@@ -315,6 +316,7 @@ impl Driver {
                     told::seen(&seen);
                     self.looking &= !matches!(seen, Seen::Scan(_) | Seen::NvmlDead(_));
                     if let Seen::Scan(reports) = &seen {
+                        renamed::tell(&self.node, reports, &self.outlets.meters);
                         self.mind_the_mode(reports);
                     }
                     self.node.observe(now(), seen);

@@ -27,6 +27,7 @@ pub struct Meters {
     nvml_hanging: IntGauge,
     refusals: IntCounterVec,
     rejected: IntCounterVec,
+    renamed: IntCounterVec,
     reconfig: IntCounterVec,
     reconfig_seconds: HistogramVec,
     journal_seconds: HistogramVec,
@@ -43,6 +44,7 @@ impl Meters {
             nvml_hangs: counter(&registry, "migshare_nvml_hangs_total")?,
             nvml_hanging: gauge(&registry, "migshare_nvml_hanging")?,
             refusals: counter(&registry, "migshare_refusals_total")?,
+            renamed: counter(&registry, "migshare_gpu_renamed_total")?,
             rejected: counter(&registry, "migshare_rejected_total")?,
             reconfig: counter(&registry, "migshare_reconfig_total")?,
             reconfig_seconds: histogram(&registry, "migshare_reconfig_duration_seconds")?,
@@ -85,6 +87,11 @@ impl Meters {
     /// A request was refused.
     pub fn refused(&self, reason: Reason) {
         self.refusals.with_label_values(&[reason.name().as_str()]).inc();
+    }
+
+    /// A GPU has another minor number, or a profile of it another name, than at the last look.
+    pub fn renamed(&self, what: &str) {
+        self.renamed.with_label_values(&[what]).inc();
     }
 
     /// So many more clients were sent away.

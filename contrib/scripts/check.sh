@@ -19,6 +19,8 @@ step "format"
 cargo fmt --all --check
 step "lints"
 cargo clippy --workspace --all-targets --quiet -- -D warnings
+step "fuzz target"
+cargo check --quiet --manifest-path agent/proto/fuzz/Cargo.toml --target-dir "$target/fuzz"
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 step "licences, bans, sources of dependencies"

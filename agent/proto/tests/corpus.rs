@@ -1,24 +1,30 @@
-//! Replays the fuzzer's corpus: bytes that once were interesting must never panic, and what is read must survive a
-//! round trip.
+//! Replays the fuzzer's corpus and its seeds, the golden files: bytes that once were interesting must never panic, and what is read
+//! must survive a round trip.
 #![allow(clippy::unwrap_used)]
 
-use migshare_proto::{Request, codec};
+#[path = "../fuzz/line.rs"]
+mod line;
+
 use std::path::Path;
+
+/// Files of a folder, and the messages in them.
+fn replay(folder: &str) -> (usize, usize) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect();
+    (files.len(), files.iter().map(|bytes| line::check(bytes)).sum())
+}
 
 #[test]
 fn the_corpus_is_read_or_refused_without_a_panic() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/line");
-    let (mut files, mut messages) = (0, 0);
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        let mut rest = bytes.as_slice();
-        files += 1;
-        while let Ok(request) = codec::read::<Request>(&mut rest) {
-            messages += 1;
-            if let Ok(line) = codec::encode(&request) {
-                assert_eq!(codec::decode::<Request>(&line).unwrap(), request);
-            }
-        }
-    }
+    let (files, messages) = replay("fuzz/corpus/line");
     assert!(files >= 20 && messages >= 7, "the corpus is gone: {files} files, {messages} messages");
+}
+
+#[test]
+fn every_golden_file_is_a_seed_that_is_read() {
+    for folder in ["request", "reply", "reply_1", "segment_request", "segment_answer"] {
+        let (files, messages) = replay(&format!("tests/golden/{folder}"));
+        assert!(files > 0 && messages >= files, "{folder}: {files} files, {messages} messages");
+    }
 }

@@ -39,6 +39,11 @@ pub const TABLE: &[Row] = &[
         "Share of free placement units outside the largest run of free units.",
     ),
     define("migshare_gpu_info", &["gpu", "UUID", "pci_bus_id", "model"], "Identity of a GPU; always 1."),
+    define(
+        "migshare_gpu_renamed_total",
+        &["what"],
+        "Minor numbers of GPUs and names of profiles that changed under the agent: minor, profile.",
+    ),
     define("migshare_gpu_serving", &["gpu"], "1 while the GPU serves leases, 0 in every other state."),
     define(
         "migshare_gpu_state",

@@ -20,6 +20,7 @@ fn every_metric_of_the_table_appears_and_no_other() {
     meters.reconfigured("make", true, Duration::from_millis(3));
     meters.refused(Reason::NoLeaves);
     meters.rejected("permission", 1);
+    meters.renamed("minor");
     meters.hangs(Some("nvmlGpuInstanceDestroy"));
     meters.journal(true, Duration::from_millis(1));
     meters.request("open_lease", Duration::from_millis(1));

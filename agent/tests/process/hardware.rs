@@ -79,6 +79,7 @@ fn a_gpu_that_wants_a_reset_serves_again_after_it() {
     let lease = rig.open(1, 14).unwrap();
     let leaf = lease.leaves.iter().find(|l| l.gpu == 0).unwrap();
     assert_eq!(leaf.gpu_minor, 7, "the minor number that it has now");
+    assert!(rig.log().contains("minor number of the gpu changed"), "{}", rig.log());
     assert_eq!(leaf.caps[0], 3 + 135 * 7 + 9 * leaf.gi);
 }
 
