@@ -20,7 +20,7 @@ packages=(
   python3-venv                  # NVIDIA's nvidia-ml-py and nvitop are the witnesses of the simulated NVML
 )
 for_tests=(
-  binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, rate the unit
+  binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, run the unit in a container
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
   fio acl                       # writes and verifies on such mounts; access control lists there

@@ -1,5 +1,5 @@
 //! The agent as the systemd unit confines it: its capabilities, its filter of system calls, a file system that is read-only but for its own
-//! directories. The unit's own text says what is carried out; where systemd is not the first process it cannot start the unit itself.
+//! directories. The unit's own text says what is carried out, without systemd. What a real one makes of the unit is in `systemd`.
 
 use crate::rig::{Rig, has, skip};
 use std::os::unix::fs::PermissionsExt;

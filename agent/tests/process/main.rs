@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod container;
 mod contrib;
 mod crash;
 mod disk;
@@ -20,3 +21,4 @@ mod segment_restart;
 mod shapes;
 mod slurm;
 mod step;
+mod systemd;

@@ -319,7 +319,7 @@ fn done(reply: Reply) -> Result<bool, ClientError> {
 }
 
 /// The simulated library: cargo puts it beside the test or one folder up.
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let places = test.ancestors().skip(1).take(2).map(|dir| dir.join("libnvidia_ml.so"));
     let found: Vec<PathBuf> = places.filter(|path| path.exists()).collect();

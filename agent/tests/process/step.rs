@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
-const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/programs/stepd.py");
+pub(crate) const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/programs/stepd.py");
 
 /// A step. Its processes end with it.
 pub(crate) struct Step {
@@ -21,7 +21,12 @@ impl Step {
     pub(crate) fn start(rig: &Rig, ranks: u32) -> Step {
         let mut command = Command::new("python3");
         command.arg(PROGRAM).arg(rig.path("segment.sock")).arg(ranks.to_string());
-        let mut stepd = Ends::start(tied(&command).stdin(Stdio::piped()).stdout(Stdio::piped()));
+        Step::of(&command)
+    }
+
+    /// A step by a command that ends up in the program.
+    pub(crate) fn of(command: &Command) -> Step {
+        let mut stepd = Ends::start(tied(command).stdin(Stdio::piped()).stdout(Stdio::piped()));
         let (to, from) = (stepd.stdin.take(), BufReader::new(stepd.stdout.take().unwrap()));
         let mut step = Step { stepd, to, from };
         assert_eq!(step.line(), "started");

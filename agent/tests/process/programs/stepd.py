@@ -6,7 +6,7 @@ put TEXT  writes at the segment's beginning          get N   shows its first N b
 truncate N, grow N, write-seal  try to change the file   touched  kilobytes that are in use
 drop-fd   closes the descriptor and keeps the mapping    forget   lets go of both
 child     what a process that the rank starts gets from a fetch
-pid       the process id
+pid       the process id           stepd   that of the slurmstepd
 """
 import fcntl, json, mmap, os, socket, sys
 
@@ -76,6 +76,8 @@ def do(command, word):
             text = answer.read()
         os.wait()
         return text
+    if command == "stepd":
+        return str(os.getppid())
     return str(os.getpid())
 
 
