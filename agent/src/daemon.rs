@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   main thread (tokio)                      threads
-//!     server   ---\                            driver    owns Node and Journal
-//!     holders  ----+--- Event ---> inbox --->  nvml      owns the NVML session
-//!     keeper   ---/                 ^            |
-//!     signals, watchdog             \--- Seen ---/
+//!     holders  ---\                            driver (tokio)   owns Node and Journal; server: the first socket
+//!     keeper   ----+--- Event ---> inbox --->  nvml             owns the NVML session
+//!     signals, watchdog             ^            |
+//!                                   \--- Seen ---/
 //!     segments   (asks nobody: memory of steps, and the socket where ranks get it)
 //! ```
 
@@ -33,11 +33,12 @@ use migshare_policy::layout::Layout;
 use migshare_policy::node::{Reshaping, Rules, Service};
 use migshare_policy::placement::Direction;
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 
 /// File descriptors that the agent may need: its connections, pidfds and a few files.
@@ -50,9 +51,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (inbox, events) = driver::inbox();
     let (driver, follow) = assemble(&config, &inbox)?;
     let segments = Segments::open(&config, Notifier::from_env()).context("segments")?;
-    let driver = spawn(driver, events)?;
+    let [clients, ranks] = [&config.socket, &config.segment_socket]
+        .map(|path| server::bind(path).with_context(|| format!("socket {}", path.display())));
+    let parts = server::Parts {
+        inbox: inbox.clone(),
+        segments: Arc::clone(&segments),
+        meters: follow.meters.clone(),
+    };
+    let driver = spawn(driver, events, clients?, parts)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(live(&config, inbox.clone(), follow, &segments, &notifier));
+    let done = runtime.block_on(live(&config, inbox.clone(), follow, (ranks?, &segments), &notifier));
     notifier.stopping();
     inbox.send(Event::Stop);
     let ended = driver.join().map_err(|_| anyhow::anyhow!("the driver ended with a panic"));
@@ -143,26 +151,39 @@ fn about(config: &Config) -> anyhow::Result<About> {
     })
 }
 
-fn spawn(driver: Driver, events: mpsc::Receiver<Event>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("driver".to_owned()).spawn(move || driver.run(&events))
+/// Starts the driver's thread, which serves the clients of the first socket, too.
+fn spawn(
+    driver: Driver,
+    events: UnboundedReceiver<Event>,
+    clients: UnixListener,
+    parts: server::Parts,
+) -> std::io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let clients = {
+        let _inside = runtime.enter();
+        tokio::net::UnixListener::from_std(clients)?
+    };
+    let run = move || {
+        runtime.spawn(server::serve(clients, parts));
+        runtime.block_on(driver.run(events));
+    };
+    std::thread::Builder::new().name("driver".to_owned()).spawn(run)
 }
 
 async fn live(
     config: &Config,
     inbox: Inbox,
     follow: Follow,
-    segments: &Arc<Segments>,
+    (ranks, segments): (UnixListener, &Arc<Segments>),
     notifier: &Notifier,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let bind = |path: &Path| server::bind(path).with_context(|| format!("socket {}", path.display()));
-    let (listener, ranks) = (bind(&config.socket)?, bind(&config.segment_socket)?);
+    let ranks = tokio::net::UnixListener::from_std(ranks)?;
     segments.watch_all();
     let limit = std::time::Duration::from_secs(config.nvml_alarm);
     tokio::spawn(alarm::guard(follow.calls, limit, inbox.clone()));
     tokio::spawn(holders::watch(follow.holders, inbox.clone()));
-    tokio::spawn(server::serve(listener, inbox.clone(), Arc::clone(segments), follow.meters.clone()));
     tokio::spawn(segments::socket::serve(ranks, Arc::clone(segments)));
     if let Some(address) = config.metrics.listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("metrics at {address}"))?;

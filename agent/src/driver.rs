@@ -1,5 +1,5 @@
-//! The one owner of the node's state. A thread takes events from everywhere, asks the policy, writes the journal, and only
-//! then acts and answers.
+//! The one owner of the node's state. It takes events from everywhere, asks the policy, writes the journal, and only then acts and
+//! answers.
 //!
 //! ```text
 //!  server, hardware, holders, slurm --Event--> inbox
@@ -10,8 +10,9 @@
 //!     5  work until there is none left, in the same way
 //! ```
 //!
-//! It blocks in fsync, which is why it is a thread of its own: requests that come meanwhile share the next fsync. It
-//! decides nothing about leaves; that is the policy's.
+//! It blocks in fsync, which is why it has a thread of its own: requests that come meanwhile share the next fsync. The server that reads
+//! them is on this thread, too: to wake another one took a third of what a request needs beside its fsync (BENCH.md), and no
+//! request could be answered during the fsync anyway. It decides nothing about leaves; that is the policy's.
 
 mod admin;
 mod history;
@@ -33,9 +34,10 @@ use migshare_proto::admin::{OrderRequest, PlanQuery};
 use migshare_proto::status::{IsolationStatus, Status};
 use migshare_proto::{GpuUuid, Reply};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 /// Longest time that a client waits for instances to be made, when it has more patience itself.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -99,7 +101,7 @@ pub enum Event {
 
 /// The way to the driver. Never blocks; what is under way is bounded by those who send.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Event>);
+pub struct Inbox(mpsc::UnboundedSender<Event>);
 
 impl Inbox {
     /// Sends an event. When the driver is gone the process is ending, and the event with it.
@@ -111,8 +113,8 @@ impl Inbox {
 }
 
 /// A new inbox with its other end.
-pub fn inbox() -> (Inbox, mpsc::Receiver<Event>) {
-    let (sender, receiver) = mpsc::channel();
+pub fn inbox() -> (Inbox, mpsc::UnboundedReceiver<Event>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
     (Inbox(sender), receiver)
 }
 
@@ -150,7 +152,7 @@ pub struct Driver {
     node: Node,
     journal: Journal,
     opened: Option<Opened>,
-    hardware: mpsc::Sender<Order>,
+    hardware: Sender<Order>,
     switches: mode::Switches,
     outlets: Outlets,
     waiting: Vec<Waiting>,
@@ -197,7 +199,7 @@ impl Driver {
         about: About,
         books: migshare_policy::Books,
         (journal, told): (Journal, Vec<Told>),
-        hardware: mpsc::Sender<Order>,
+        hardware: Sender<Order>,
         outlets: Outlets,
     ) -> Driver {
         let history = History::new(told, |job| books.leases_of(job).next().is_some());
@@ -225,11 +227,11 @@ impl Driver {
     }
 
     /// Runs until it is told to stop, or until nobody can send any more.
-    pub fn run(mut self, events: &mpsc::Receiver<Event>) {
+    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         self.turns(Vec::new());
         self.publish();
         loop {
-            let batch = match self.next(events) {
+            let batch = match self.next(&mut events).await {
                 Some(batch) => batch,
                 None => return,
             };
@@ -257,17 +259,18 @@ impl Driver {
     }
 
     /// Waits for events or for the next timer. None when nobody can send any more.
-    fn next(&self, events: &mpsc::Receiver<Event>) -> Option<Vec<Event>> {
+    async fn next(&self, events: &mut mpsc::UnboundedReceiver<Event>) -> Option<Vec<Event>> {
         let pause = if self.put_off.is_some() { Some(QUIET) } else { self.timer() };
         let first = match pause {
-            Some(pause) => match events.recv_timeout(pause) {
-                Ok(event) => Some(event),
-                Err(mpsc::RecvTimeoutError::Timeout) => None,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-            },
-            None => Some(events.recv().ok()?),
+            Some(pause) => timeout(pause, events.recv()).await,
+            None => Ok(events.recv().await),
         };
-        Some(first.into_iter().chain(events.try_iter().take(BATCH - 1)).collect())
+        let Ok(first) = first else { return Some(Vec::new()) };
+        let mut batch = vec![first?];
+        // What has come to the socket meanwhile is read now, to have a part in the next fsync.
+        tokio::task::yield_now().await;
+        batch.extend(std::iter::from_fn(|| events.try_recv().ok()).take(BATCH - 1));
+        Some(batch)
     }
 
     /// Time until something is due although nothing happens.

@@ -5,9 +5,9 @@
 //!
 //! ```text
 //! daemon     composition of migshared
-//!  ├ driver     the thread that owns the node's state        journal    what survives a crash
+//!  ├ driver     owns the node's state                        journal    what survives a crash
 //!  ├ hardware   the thread that owns NVML                    holders    processes that hold grants
-//!  ├ server     the socket                                   slurm      drain, resume, what runs here
+//!  ├ server     the socket, on the driver's thread           slurm      drain, resume, what runs here
 //!  ├ metrics    Prometheus                                 hpc_jobs   job ids for dcgm-exporter
 //!  ├ isolation  whether tasks can be kept from the leaves of others
 //!  ├ segments   memory that the ranks of a step share, and the socket where they get it

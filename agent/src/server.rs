@@ -5,7 +5,8 @@
 //!  accept -> room for this user? -> hello within 5 s -> { line within 30 s -> may they? -> driver -> reply within 5 s -> pause }*
 //! ```
 //!
-//! It decides nothing about leaves and keeps no state of a client but its connection.
+//! It decides nothing about leaves and keeps no state of a client but its connection. It runs on the driver's thread, so that while the disk
+//! takes its time clients wait for their hello as well as for their replies; the kernel keeps those who connect.
 
 mod connection;
 mod desk;
@@ -13,10 +14,8 @@ mod door;
 mod rejections;
 pub mod rights;
 
-use crate::driver::Inbox;
-use crate::metrics::Meters;
-use crate::segments::Segments;
-use connection::{Connection, Parts};
+use connection::Connection;
+pub use connection::Parts;
 use door::Door;
 use rejections::{Rejections, Why};
 use std::io;
@@ -29,9 +28,9 @@ use tokio::net::{UnixListener, UnixStream};
 /// Pause after an accept that failed, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Makes the socket, open to all users. A stale one, left by an agent that was killed, is replaced; one that is
+/// Makes the socket, open to all users; it does not block. A stale one, left by an agent that was killed, is replaced; one that is
 /// answered is not.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     // A service manager may start the agent with a umask that would shut users out.
     if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
         std::fs::create_dir_all(dir)?;
@@ -47,16 +46,15 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Ok(_) => std::fs::remove_file(path)?,
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
 }
 
-/// Serves clients for ever.
-pub async fn serve(listener: UnixListener, inbox: Inbox, segments: Arc<Segments>, meters: Meters) {
+/// Serves clients for ever. To be run where the driver runs.
+pub async fn serve(listener: UnixListener, parts: Parts) {
     let door = Arc::new(Door::default());
-    let rejections = Arc::new(Rejections::new(meters.clone()));
-    let parts = Parts { inbox, segments, meters, rejections };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

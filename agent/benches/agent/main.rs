@@ -3,7 +3,7 @@
 //! A release build of the real `migshared` runs as a process of its own on the simulated NVML: 16 GPUs of 7 leaves. Its
 //! journal is on a real disk, in a directory under `BENCH_DIR` (default /var/tmp); a tmpfs is refused. All figures
 //! that depend on the machine are ratios, the two sides taken in turns in one run. Tables for people go to stdout as they come;
-//! the last line is `RESULT {json}`. Nothing here measures hardware: simulated instances cost nothing to make.
+//! the last line is `RESULT {json}`. `FIGURE=place`, `lease`, `crowd` or `idle` measures that part alone. Nothing here measures hardware: simulated instances cost nothing to make.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends, with its place")]
 
@@ -57,9 +57,13 @@ fn main() {
     assert!(kind != nix::sys::statfs::TMPFS_MAGIC, "{} is in memory: set BENCH_DIR", disk.display());
     tempfile::env::override_temp_dir(&disk).unwrap();
 
+    let figure = std::env::var("FIGURE").ok().filter(|v| !v.is_empty());
+    let wanted = |name: &str| figure.as_deref().is_none_or(|figure| figure == name);
     let mut result = Map::new();
-    println!("== placement: 16 gpus of 7 leaves, all states of filling");
-    result.extend(place::measure());
+    if wanted("place") {
+        println!("== placement: 16 gpus of 7 leaves, all states of filling");
+        result.extend(place::measure());
+    }
 
     println!("== starting migshared on {GPUS} simulated gpus, state_dir on {}", disk.display());
     let address = free_address();
@@ -71,12 +75,18 @@ fn main() {
     rig.launch(command);
     rig.settled();
     let fresh = idle::resident(&rig);
-    println!("== leases and grants against bare appends: {} blocks", effort.blocks);
-    result.extend(lease::measure(&rig, &address, effort.blocks));
-    println!("== {} clients at once: {} rounds", crowd::CLIENTS, effort.rounds);
-    result.extend(crowd::measure(&rig, effort.rounds));
-    println!("== idle: {} s", effort.idle);
-    result.extend(idle::measure(&rig, fresh, effort.idle));
+    if wanted("lease") {
+        println!("== leases and grants against bare appends: {} blocks", effort.blocks);
+        result.extend(lease::measure(&rig, &address, effort.blocks));
+    }
+    if wanted("crowd") {
+        println!("== {} clients at once: {} rounds", crowd::CLIENTS, effort.rounds);
+        result.extend(crowd::measure(&rig, effort.rounds));
+    }
+    if wanted("idle") {
+        println!("== idle: {} s", effort.idle);
+        result.extend(idle::measure(&rig, fresh, effort.idle));
+    }
     println!("RESULT {}", Value::Object(result));
 }
 

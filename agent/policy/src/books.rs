@@ -199,9 +199,9 @@ impl Books {
     }
 
     /// The open leases of a job, whatever its run.
-    pub fn leases_of(&self, job: u32) -> impl Iterator<Item = &Lease> {
+    pub fn leases_of(&self, job: u32) -> impl Iterator<Item = (&JobKey, &Lease)> {
         let key = |start, uid| JobKey { job, start, uid };
-        self.leases.range(key(i64::MIN, 0)..=key(i64::MAX, u32::MAX)).map(|(_, lease)| lease)
+        self.leases.range(key(i64::MIN, 0)..=key(i64::MAX, u32::MAX))
     }
 
     /// The generation that the next instance at this place has.

@@ -12,6 +12,7 @@ mod search;
 
 use crate::geometry::{Geometry, Units};
 use migshare_proto::Placement;
+pub use offer::Offers;
 
 /// How the leaves of a request should lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +59,21 @@ pub struct Free {
 /// The best places for `count` instances: for each one the position of its GPU in `gpus` and of its place in that GPU's
 /// `free`, both ascending. `None` exactly where no choice has `count` disjoint places.
 pub fn choose(gpus: &[Candidate<'_>], count: u32, direction: Direction) -> Option<Vec<(usize, usize)>> {
+    let offers = offer::of_all(gpus, usize::try_from(count).ok()?);
+    choose_from(&offers.iter().collect::<Vec<_>>(), count, direction)
+}
+
+/// What each of these GPUs can give to any request.
+pub fn offers(gpus: &[Candidate<'_>]) -> Vec<Offers> {
+    offer::of_all(gpus, usize::MAX)
+}
+
+/// As [`choose`], from what the GPUs were found to be able to give.
+pub fn choose_from(offers: &[&Offers], count: u32, direction: Direction) -> Option<Vec<(usize, usize)>> {
     let count = usize::try_from(count).ok()?;
-    let offers = offer::of_all(gpus, count);
     let counts = match direction {
-        Direction::Pack => search::pack(&offers, gpus, count)?,
-        Direction::Spread => search::spread(&offers, count)?,
+        Direction::Pack => search::pack(offers, count)?,
+        Direction::Spread => search::spread(offers, count)?,
     };
     let mut chosen = Vec::with_capacity(count);
     for (gpu, &n) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {

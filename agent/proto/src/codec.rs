@@ -9,6 +9,9 @@ pub const LINE_LIMIT: usize = 64 * 1024;
 /// and a job may have hundreds of overlapping steps.
 pub const REPLY_LIMIT: usize = 1024 * 1024;
 
+/// The reply to a job of some leaves takes a kilobyte or two: memory for a usual line is asked for once.
+const USUAL: usize = 2048;
+
 /// Why a line is no message.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
@@ -28,7 +31,8 @@ pub enum CodecError {
 
 /// The line for a message, line feed included. Fails with [`CodecError::TooLong`] above the limit.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
-    let mut line = serde_json::to_vec(message).map_err(CodecError::Malformed)?;
+    let mut line = Vec::with_capacity(USUAL);
+    serde_json::to_writer(&mut line, message).map_err(CodecError::Malformed)?;
     line.push(b'\n');
     if line.len() > REPLY_LIMIT { Err(CodecError::TooLong) } else { Ok(line) }
 }

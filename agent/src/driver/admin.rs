@@ -76,7 +76,7 @@ impl Driver {
     pub(super) fn story(&self, job: u32) -> Reply {
         let mut story = self.history.of(job);
         if !story.iter().any(is_opening)
-            && let Some(lease) = self.node.books().leases_of(job).next()
+            && let Some((_, lease)) = self.node.books().leases_of(job).next()
         {
             story.insert(0, told::opening(job, lease));
         }

@@ -10,9 +10,10 @@ use migshare_policy::layout::Layout;
 use migshare_policy::node::{Ask, Proposal, Seen, Verdict};
 use migshare_policy::order::RolledBack;
 use migshare_policy::placement::Direction;
-use migshare_policy::record::{Ending, Grant, Pick, Record};
+use migshare_policy::record::{Ending, Grant, LeafId, Pick, Record};
 use migshare_proto::Reply;
 use migshare_proto::status::IsolationStatus;
+use std::fmt::Write;
 
 /// A change that is durable now, and in these books.
 pub(super) fn record(record: &Record, books: &Books) {
@@ -44,8 +45,7 @@ pub(super) fn record(record: &Record, books: &Books) {
         }
         Record::Grant { job, step, grant } => {
             let Grant { leaves, shared, holder, .. } = grant;
-            let leaves: Vec<String> = leaves.iter().map(ToString::to_string).collect();
-            info!(job = job.job, %step, leaves = leaves.join(", "), shared, pid = holder.pid, "grant made");
+            info!(job = job.job, %step, leaves = list(leaves), shared, pid = holder.pid, "grant made");
         }
         Record::Release { job, step } => info!(job = job.job, %step, "grant ended"),
         Record::Quarantine { place, cause, note } => warn!(%place, ?cause, note, "place is quarantined"),
@@ -122,9 +122,8 @@ pub(super) fn decision(question: &Question, proposal: &Proposal, default: Direct
                 Record::Grant { grant, .. } => Some(grant),
                 _ => None,
             })?;
-            let leaves: Vec<String> = grant.leaves.iter().map(ToString::to_string).collect();
             let shared = if grant.shared == 0 { String::new() } else { format!(", {} shared", grant.shared) };
-            format!("step {step} granted {} for {tasks} tasks{shared}", leaves.join(", "))
+            format!("step {step} granted {} for {tasks} tasks{shared}", list(&grant.leaves))
         }
         _ => return None,
     };
@@ -187,6 +186,15 @@ pub(super) fn opening(job: u32, lease: &Lease) -> Told {
 }
 
 fn picks(leaves: &[Pick]) -> String {
-    let texts: Vec<String> = leaves.iter().map(|p| p.leaf.to_string()).collect();
-    texts.join(", ")
+    list(leaves.iter().map(|pick| &pick.leaf))
+}
+
+fn list<'a>(leaves: impl IntoIterator<Item = &'a LeafId>) -> String {
+    let mut text = String::with_capacity(512);
+    for leaf in leaves {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma}{leaf}");
+    }
+    text
 }

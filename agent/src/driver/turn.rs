@@ -65,9 +65,9 @@ impl Driver {
         let mut turn = Turn::default();
         for asked in asks {
             self.settle(&mut turn);
-            let proposal = self.propose(&asked.question);
-            let verdict = proposal.verdict.clone().unwrap_or(Verdict::Wait);
+            let mut proposal = self.propose(&asked.question);
             turn.told.extend(told::decision(&asked.question, &proposal, self.about.rules.direction));
+            let verdict = proposal.verdict.take().unwrap_or(Verdict::Wait);
             turn.add(proposal);
             turn.verdicts.push((asked, verdict));
         }

@@ -39,12 +39,20 @@ const BUFFER: usize = 1024;
 struct HungUp;
 
 /// What all conversations are led with.
-#[derive(Clone)]
-pub(super) struct Parts {
-    pub(super) inbox: Inbox,
-    pub(super) segments: Arc<Segments>,
-    pub(super) meters: Meters,
+#[derive(Debug, Clone)]
+pub struct Parts {
+    inbox: Inbox,
+    segments: Arc<Segments>,
+    meters: Meters,
     pub(super) rejections: Arc<Rejections>,
+}
+
+impl Parts {
+    /// The way to the driver, the memory of steps, and what is counted.
+    pub fn new(inbox: Inbox, segments: Arc<Segments>, meters: Meters) -> Parts {
+        let rejections = Arc::new(Rejections::new(meters.clone()));
+        Parts { inbox, segments, meters, rejections }
+    }
 }
 
 pub(super) struct Connection {

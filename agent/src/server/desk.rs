@@ -1,12 +1,13 @@
-//! Where the reply to one request goes. The driver's own thread writes it to the client as soon as the records behind it are durable: to wake
-//! the server's thread for that would make the client wait for one more thread to be scheduled.
+//! Where the reply to one request goes. The driver writes it to the client as soon as the records behind it are durable: the server's turn
+//! comes only when the driver has nothing left to do.
 //!
 //! ```text
 //!   line read whole --> driver: answer, fsync --> reply written --> server: what the socket did not take at once, and the next line
 //!   |---------- the agent's own time --------|
 //! ```
 //! The agent's own time is a metric and a debug event. It ends where the reply is handed to the kernel: that very call wakes the client,
-//! which may run before the call returns.
+//! which may run before the call returns. While the thread is busy with others' requests a line waits in its socket: that is in
+//! its client's wait and not in here.
 //!
 //! It never blocks: what a socket does not take at once is left to the server.
 

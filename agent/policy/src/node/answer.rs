@@ -62,8 +62,8 @@ impl Node {
         if let Some(lease) = self.books.leases.get(&job) {
             return Ok(self.open_again(job, lease, leaves));
         }
-        if let Some((other, _)) = self.books.leases.iter().find(|(key, _)| key.job == job.job) {
-            return Ok(self.other_run(job, *other));
+        if let Some((&other, _)) = self.books.leases_of(job.job).next() {
+            return Ok(self.other_run(job, other));
         }
         if let Some(why) = &self.sight.dead {
             return Err(self.not_serving(why));
@@ -114,10 +114,9 @@ impl Node {
     }
 
     fn close(&self, job: u32, uid: u32, start: Option<i64>, how: Ending) -> Proposal {
-        let meant =
-            |key: &&JobKey| key.job == job && key.uid == uid && start.is_none_or(|start| start == key.start);
-        let records: Vec<Record> =
-            self.books.leases.keys().filter(meant).map(|&job| Record::Close { job, how }).collect();
+        let meant = |key: &&JobKey| key.uid == uid && start.is_none_or(|start| start == key.start);
+        let runs = self.books.leases_of(job).map(|(key, _)| key).filter(meant);
+        let records: Vec<Record> = runs.map(|&job| Record::Close { job, how }).collect();
         let found = !records.is_empty();
         Proposal::recorded(records, Verdict::Done { found })
     }

@@ -4,24 +4,21 @@ use super::Node;
 use super::sight::View;
 use crate::books::{Stage, Stand};
 use crate::charge::{Need, price};
-use crate::geometry::{Geometry, Units, units_of};
+use crate::geometry::{Units, units_of};
 use crate::layout::{Cut, Layout};
-use crate::placement::{Candidate, Direction, Free, choose};
+use crate::placement::{Candidate, Direction, Free, Offers, choose_from, offers};
 use crate::record::{LeafId, Pick, Place};
 use crate::topology::{Gpu, Instance};
 use migshare_proto::GpuUuid;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-/// One GPU that serves, with the instances that a lease can have on it, and whether each stands.
+/// One GPU that serves, with the instances that a lease can have on it, and the best choices among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offering {
     gpu: GpuUuid,
-    numa: Option<u32>,
-    geometry: Arc<Geometry>,
-    used: Units,
-    cuts: Vec<(Cut, bool)>,
+    cuts: Vec<Cut>,
+    offers: Offers,
 }
 
 /// The instances of ours on one GPU.
@@ -41,21 +38,13 @@ impl Ours<'_> {
     }
 }
 
-impl Offering {
-    fn candidate(&self) -> Candidate<'_> {
-        let free = self.cuts.iter().map(|(cut, stands)| Free { placement: cut.placement, stands: *stands });
-        Candidate { geometry: &self.geometry, numa: self.numa, used: self.used, free: free.collect() }
-    }
-}
-
 impl Node {
     /// The best `count` instances for a lease, or `None` where fewer can be had.
     pub(super) fn pick(&self, count: u32, need: Option<Need>, direction: Direction) -> Option<Vec<Pick>> {
         let offerings = self.offerings(need);
-        let candidates: Vec<Candidate<'_>> = offerings.iter().map(Offering::candidate).collect();
-        let chosen = choose(&candidates, count, direction)?;
-        let pick =
-            |(gpu, at): (usize, usize)| self.leaf_to_be(&offerings[gpu].gpu, offerings[gpu].cuts[at].0);
+        let offers: Vec<&Offers> = offerings.iter().map(|offering| &offering.offers).collect();
+        let chosen = choose_from(&offers, count, direction)?;
+        let pick = |(gpu, at): (usize, usize)| self.leaf_to_be(&offerings[gpu].gpu, offerings[gpu].cuts[at]);
         Some(chosen.into_iter().map(pick).collect())
     }
 
@@ -91,24 +80,27 @@ impl Node {
         let mut views: Vec<&View> = self.sight.gpus.values().filter(serves).collect();
         views.sort_by_key(|view| (view.gpu.numa, view.gpu.index));
         let leased = |view: &View| leased.get(&view.gpu.uuid).copied().unwrap_or(0);
-        views.into_iter().map(|view| self.offering(view, leased(view), need)).collect()
+        let (cuts, candidates): (Vec<_>, Vec<_>) =
+            views.iter().map(|view| self.free_on(view, leased(view), need)).unzip();
+        let offerings = views.iter().zip(cuts).zip(offers(&candidates));
+        let offering = |((view, cuts), offers): ((&&View, _), _)| {
+            let gpu = view.gpu.uuid.clone();
+            Offering { gpu, cuts, offers }
+        };
+        offerings.map(offering).collect()
     }
 
-    fn offering(&self, view: &View, leased: Units, need: Option<Need>) -> Offering {
+    /// The instances that a lease can have on one GPU.
+    fn free_on<'a>(&self, view: &'a View, leased: Units, need: Option<Need>) -> (Vec<Cut>, Candidate<'a>) {
         let ours = Ours { view, stands: self.books.stands_on(&view.gpu.uuid).collect() };
         let used = leased | self.blocked(&ours);
         let free = |cut: &Cut| cut.placement.mask() & used == 0;
         let cuts = need.map_or_else(|| self.leaf_cuts(&ours), |need| places_for(&view.gpu, need));
-        let cuts = cuts.into_iter().filter(free);
-        let cuts = cuts.map(|cut| (cut, ours.has(cut)));
+        let cuts: Vec<Cut> = cuts.into_iter().filter(free).collect();
+        let free = cuts.iter().map(|&cut| Free { placement: cut.placement, stands: ours.has(cut) });
         let View { gpu, geometry, .. } = view;
-        Offering {
-            gpu: gpu.uuid.clone(),
-            numa: gpu.numa,
-            geometry: geometry.clone(),
-            used,
-            cuts: cuts.collect(),
-        }
+        let candidate = Candidate { geometry, numa: gpu.numa, used, free: free.collect() };
+        (cuts, candidate)
     }
 
     /// The leaves of a GPU: those of its layout, but where an idle leaf of another size stands, that one.

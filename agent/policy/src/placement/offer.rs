@@ -25,9 +25,10 @@ pub(super) struct Offer {
     pub(super) places: u32,
 }
 
-/// The best sets of one GPU by their number of places.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Offers {
+/// What one GPU can give: for each number of instances the best places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offers {
+    pub(super) numa: Option<u32>,
     /// Position n: the best set of n places; position 0 is the empty set.
     pub(super) best: Vec<Option<Offer>>,
 }
@@ -46,7 +47,7 @@ pub(super) fn of_all(gpus: &[Candidate<'_>], count: usize) -> Vec<Offers> {
         let same = |other: &Candidate<'_>| {
             gpu.used == other.used && gpu.free == other.free && std::ptr::eq(gpu.geometry, other.geometry)
         };
-        let known = gpus[..i].iter().position(same).map(|j| all[j].clone());
+        let known = gpus[..i].iter().position(same).map(|j| Offers { numa: gpu.numa, ..all[j].clone() });
         all.push(known.unwrap_or_else(|| offers(gpu, count)));
     }
     all
@@ -54,7 +55,7 @@ pub(super) fn of_all(gpus: &[Candidate<'_>], count: usize) -> Vec<Offers> {
 
 /// All offers of a GPU. No GPU has more than 12 units, so its free places are few.
 fn offers(gpu: &Candidate<'_>, count: usize) -> Offers {
-    let mut offers = Offers { best: vec![Some(Offer { cost: Cost::default(), places: 0 })] };
+    let mut offers = Offers { numa: gpu.numa, best: vec![Some(Offer { cost: Cost::default(), places: 0 })] };
     let empty = Set { units: gpu.used, places: 0, makes: 0 };
     grow(gpu, 0, empty, count, &mut offers);
     offers

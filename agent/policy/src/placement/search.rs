@@ -3,7 +3,6 @@
 //! A state after some GPUs is (GPUs used, instances taken, whether the current NUMA node is used). Both directions fix
 //! the number of GPUs beforehand, which leaves only few states that can still reach the goal.
 
-use super::Candidate;
 use super::offer::{Cost, Offers};
 
 /// What a distribution costs, less is better, field by field.
@@ -15,23 +14,22 @@ struct Total {
 }
 
 /// How many each GPU gives so that the fewest GPUs, then the fewest NUMA nodes, are used.
-pub(super) fn pack(offers: &[Offers], gpus: &[Candidate<'_>], count: usize) -> Option<Vec<usize>> {
-    let mut most: Vec<usize> = offers.iter().map(Offers::most).collect();
+pub(super) fn pack(offers: &[&Offers], count: usize) -> Option<Vec<usize>> {
+    let mut most: Vec<usize> = offers.iter().map(|offers| offers.most()).collect();
     most.sort_unstable_by(|a, b| b.cmp(a));
     let used = fewest(&most, count)?;
-    let mut order: Vec<usize> = (0..gpus.len()).collect();
-    order.sort_by_key(|&i| (gpus[i].numa, i));
+    let numa = |i: usize| offers[i].numa;
+    let mut order: Vec<usize> = (0..offers.len()).collect();
+    order.sort_by_key(|&i| (numa(i), i));
     // A GPU whose NUMA node is unknown is a node of its own.
-    let new_node = |at: usize| {
-        at == 0 || gpus[order[at]].numa.is_none() || gpus[order[at]].numa != gpus[order[at - 1]].numa
-    };
+    let new_node = |at: usize| at == 0 || numa(order[at]).is_none() || numa(order[at]) != numa(order[at - 1]);
     let starts: Vec<bool> = (0..order.len()).map(new_node).collect();
     let problem = Problem { offers, order: &order, starts: &starts, used, count, even: false };
     problem.solve()
 }
 
 /// How many each GPU gives so that the most GPUs are used, as evenly as possible.
-pub(super) fn spread(offers: &[Offers], count: usize) -> Option<Vec<usize>> {
+pub(super) fn spread(offers: &[&Offers], count: usize) -> Option<Vec<usize>> {
     let able = offers.iter().filter(|o| o.most() > 0).count();
     let order: Vec<usize> = (0..offers.len()).collect();
     let starts = vec![false; offers.len()];
@@ -54,7 +52,7 @@ fn fewest(most: &[usize], count: usize) -> Option<usize> {
 }
 
 struct Problem<'a> {
-    offers: &'a [Offers],
+    offers: &'a [&'a Offers],
     /// GPUs in the order in which they are looked at.
     order: &'a [usize],
     /// Whether a new NUMA node starts at this position of `order`.
@@ -118,12 +116,14 @@ impl Problem<'_> {
 
     /// Offers every number of instances that GPU `at` can give and from which the goal can still be reached.
     fn extend(&self, at: usize, here: Here, rest: &[usize], reach: &mut impl FnMut(usize, Total, usize)) {
-        for (give, offer) in self.offers[self.order[at]].best.iter().enumerate() {
+        let offers = self.offers[self.order[at]].best.iter().take(self.count - here.taken + 1);
+        for (give, offer) in offers.enumerate() {
             let (used, taken) = (here.used + usize::from(give > 0), here.taken + give);
             let Some(offer) = offer else { continue };
-            let open = self.used.checked_sub(used);
-            let Some(&most) = open.and_then(|open| rest.get(open)) else { continue };
-            if taken > self.count || taken + most < self.count {
+            let Some(open) = self.used.checked_sub(used) else { continue };
+            let Some(&most) = rest.get(open) else { continue };
+            // Each of the GPUs that are still to be used gives one instance at least.
+            if taken + open > self.count || taken + most < self.count {
                 continue;
             }
             let shape = match (give, self.even) {
