@@ -8,8 +8,12 @@ const REQUEUE: Site = Site { no_place: "requeue", ..Site::TWO_NODES };
 
 /// A job that holds one leaf of each GPU of n1.
 fn in_the_way(cluster: &Cluster) -> Result<Job> {
-    let job =
-        cluster.user().sbatch("-w n1 -n2 --mem=1 --gres=mig:2 --mig-share=spread", "srun -n1 hold places")?;
+    in_the_way_on(cluster, "n1")
+}
+
+fn in_the_way_on(cluster: &Cluster, node: &str) -> Result<Job> {
+    let options = format!("-w {node} -n2 --mem=1 --gres=mig:2 --mig-share=spread");
+    let job = cluster.user().sbatch(&options, "srun -n1 hold places")?;
     job.until_printed(1, "holding places")?;
     Ok(job)
 }
@@ -67,6 +71,31 @@ fn a_batch_job_is_queued_again_away_from_the_node_where_the_site_says_so() {
         undrained(cluster)?;
         cluster.release("places")?;
         holder.until_completed()
+    });
+}
+
+/// The prologs of both nodes find no place at the same moment: each puts the job back and keeps it away from its node, and neither undoes
+/// what the other has done.
+#[test]
+fn a_job_of_two_nodes_is_kept_away_from_both_though_their_prologs_race() {
+    story(Site { nodes: 4, ..REQUEUE }, |cluster| {
+        let holders = ["n1", "n2"].map(|node| in_the_way_on(cluster, node));
+        let holders = holders.into_iter().collect::<Result<Vec<_>>>()?;
+        cluster.root().run("scontrol update nodename=n[3-4] state=drain reason=story")?.ok()?;
+        let job = cluster
+            .user()
+            .sbatch("-N2 -n2 --ntasks-per-node=1 --mem=1 --mig-share=size=7g", "srun leaf-witness")?;
+        job.until_field("ExcNodeList", "n[1-2]")?;
+        let nodes = slurm::node_states(cluster);
+        let ours = |n: &&slurm::NodeState| ["n1", "n2"].contains(&n.node.as_str()) && n.reason == "none";
+        let undrained = nodes.as_ref().is_ok_and(|all| all.iter().filter(ours).count() == 2);
+        ensure(undrained, || format!("{nodes:?}"))?;
+        cluster.root().run("scontrol update nodename=n[3-4] state=resume")?.ok()?;
+        job.until_completed_after_requeue()?;
+        ensure(job.field("NodeList")? == "n[3-4]", || job.field("NodeList").unwrap_or_default())?;
+        sight::each_has_own(&job.sights()?, 2, 1)?;
+        cluster.release("places")?;
+        holders.iter().try_for_each(Job::until_completed)
     });
 }
 
