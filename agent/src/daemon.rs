@@ -53,11 +53,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let segments = Segments::open(&config, Notifier::from_env()).context("segments")?;
     let [clients, ranks] = [&config.socket, &config.segment_socket]
         .map(|path| server::bind(path).with_context(|| format!("socket {}", path.display())));
-    let parts = server::Parts {
-        inbox: inbox.clone(),
-        segments: Arc::clone(&segments),
-        meters: follow.meters.clone(),
-    };
+    let parts = server::Parts::new(inbox.clone(), Arc::clone(&segments), follow.meters.clone());
     let driver = spawn(driver, events, clients?, parts)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(live(&config, inbox.clone(), follow, (ranks?, &segments), &notifier));

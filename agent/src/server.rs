@@ -17,7 +17,7 @@ pub mod rights;
 use connection::Connection;
 pub use connection::Parts;
 use door::Door;
-use rejections::{Rejections, Why};
+use rejections::Why;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
