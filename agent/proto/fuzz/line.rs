@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
 /// Checks all kinds of messages; how many were read.
-pub fn check(bytes: &[u8]) -> usize {
+pub(crate) fn check(bytes: &[u8]) -> usize {
     read::<Request>(bytes)
         + read::<SegmentRequest>(bytes)
         + read::<Reply>(bytes)
