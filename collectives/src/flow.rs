@@ -87,25 +87,38 @@ impl Flow {
     #[inline]
     pub fn advance(&mut self, line: &Line, codec: Codec, cells: u64) {
         self.own += cells;
-        line.post(codec.encode(self.own, SIGNATURE));
+        post(line, codec, self.own);
     }
 
     /// Whether the ring still counts.
     #[must_use]
     pub fn has_room_to_count(&self, cells: u64) -> bool {
-        self.own.saturating_add(cells) <= STEP_MAX
+        can_count(self.own, cells)
     }
+}
+
+/// Whether a number of an end can grow by `more`.
+#[inline]
+pub(crate) fn can_count(number: u64, more: u64) -> bool {
+    number.saturating_add(more) <= STEP_MAX
+}
+
+/// Publishes a number of this end.
+#[inline]
+pub(crate) fn post(line: &Line, codec: Codec, number: u64) {
+    line.post(codec.encode(number, SIGNATURE));
 }
 
 /// The other end's number, which must lie in `least..=most`.
 #[inline]
-fn look(line: &Line, codec: Codec, least: u64, most: u64) -> Result<u64, Damaged> {
+pub(crate) fn look(line: &Line, codec: Codec, least: u64, most: u64) -> Result<u64, Damaged> {
     let word = line.word();
     if Codec::step_of(word) == 0 && least == 0 {
         return Ok(0); // not used yet
     }
-    match codec.decode(word, least) {
-        Seen::Step { step, signature: SIGNATURE } if step <= most => Ok(step),
+    // Any distance is one that a word can say: the range is narrower than what `decode` would refuse, or the end was left alone for long.
+    match codec.decode(word, Codec::step_of(word)) {
+        Seen::Step { step, signature: SIGNATURE } if (least..=most).contains(&step) => Ok(step),
         _ => Err(Damaged),
     }
 }

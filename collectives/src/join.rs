@@ -194,6 +194,8 @@ pub(crate) fn reset_lines(segment: &Segment, slot: usize, rank: usize, codec: Co
     for peer in 0..segment.layout().ranks {
         post(segment.ring_lines(slot, rank, peer).0);
         post(segment.ring_lines(slot, peer, rank).1);
+        post(segment.relay_lines(slot, rank, peer).0);
+        post(segment.relay_lines(slot, peer, rank).1);
     }
 }
 

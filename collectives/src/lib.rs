@@ -36,6 +36,7 @@ pub mod kernels;
 pub mod line;
 #[cfg(not(loom))]
 mod liveness;
+pub mod relay;
 #[cfg(not(loom))]
 pub mod request;
 #[cfg(not(loom))]

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   ┌ header, one cell ──────────────────────────────┐┌ data, whole cells ─────────────┐
-//!   │ length · tag · address · check                 ││ absent when read by one copy   │
+//!   │ length · tag · address · block · check         ││ absent when read by one copy   │
 //!   └────────────────────────────────────────────────┘└────────────────────────────────┘
 //! ```
 //! Short messages are copied through the ring block by block, so that both ends work at the same time.
-//! Long ones are read straight from the sender's memory where the kernel allows it; the sender
-//! then waits until the receiver is done. A message longer than the receiver's buffer is
+//! Long ones are read straight from the sender's memory where the kernel allows it, see [`long`]. A message longer than the receiver's buffer is
 //! taken off the ring and reported as truncated; the communicator lives on.
+
+mod long;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,15 +21,20 @@ use crate::error::{Error, Result};
 use crate::flow::{CELL, Damaged, Flow};
 use crate::kernels::copy;
 use crate::line::Line;
+use crate::relay::{Giver, Taker};
 
 /// Blocks per ring: the receiver works on one while the sender fills the next.
 const BLOCKS: usize = 4;
+/// A word counts no further.
+const EXHAUSTED: Error = Error::Exhausted("steps of this communicator");
 
 /// Both directions between this rank and one peer.
 #[derive(Default)]
 pub(crate) struct Pair {
     outgoing: Cell<Flow>,
     incoming: Cell<Flow>,
+    giver: Cell<Giver>,
+    taker: Cell<Taker>,
     /// The send that was polled last has nothing more to write and only waits for the peer to read: the next
     /// one may begin.
     handed_over: Cell<bool>,
@@ -48,22 +54,24 @@ struct Header {
     tag: u64,
     /// Where the bytes are in the sender's memory, 0 when they follow in the ring.
     address: u64,
+    /// Of such a message: the number of its first block in the relay.
+    block: u64,
     check: u64,
-    rest: [u64; 4],
+    rest: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Header>() == CELL);
 
 impl Header {
-    fn new(len: usize, tag: u64, address: u64, position: u64) -> Self {
-        let mut header = Self { len: len as u64, tag, address, check: 0, rest: [0; 4] };
+    fn new(len: usize, tag: u64, (address, block): (u64, u64), position: u64) -> Self {
+        let mut header = Self { len: len as u64, tag, address, block, check: 0, rest: [0; 3] };
         header.check = header.sum(position);
         header
     }
 
     /// A hash that also binds the header to its place in the stream.
     fn sum(&self, position: u64) -> u64 {
-        [self.len, self.tag, self.address]
+        [self.len, self.tag, self.address, self.block]
             .iter()
             .fold(position, |sum, field| (sum ^ field).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
     }
@@ -165,20 +173,26 @@ pub(crate) async fn send(
 ) -> Result<u64> {
     let end = End::new(core, peer, true);
     if !end.flow.get().has_room_to_count((len / CELL) as u64 + 2) {
-        return Err(Error::Exhausted("steps of this communicator"));
+        return Err(EXHAUSTED);
     }
     let by_one_copy = !staged && len >= PULL_MIN && core.charter.single_copy.get();
     let mut cells = end.free().await?;
-    let address = if by_one_copy { from.0 as u64 } else { 0 };
-    let header = Header::new(len, tag, address, end.position());
+    let relay = by_one_copy.then(|| long::Relay::new(&end, true));
+    let first = relay.as_ref().map_or(Ok(0), |relay| relay.announce(len))?;
+    let place = if by_one_copy { (from.0 as u64, first) } else { (0, 0) };
+    let header = Header::new(len, tag, place, end.position());
     // SAFETY: at least one cell is ours to write; cells are aligned to 64.
     unsafe { end.cell(end.position()).cast::<Header>().write(header) };
-    if by_one_copy {
+    if let Some(relay) = relay {
         end.advance(1, end.given);
         let position = end.position();
         end.until(|flow| {
             core.pair(peer).handed_over.set(true);
-            flow.has_taken(end.taken, core.codec(), position).map(u64::from)
+            let is_taken = flow.has_taken(end.taken, core.codec(), position)?;
+            if !is_taken {
+                relay.stage(from, len, first)?;
+            }
+            Ok(u64::from(is_taken))
         })
         .await?;
         return Ok(len as u64);
@@ -220,7 +234,7 @@ pub(crate) async fn receive(core: &Core, peer: usize, tag: u64, to: Out, room: u
     }
     let len = usize::try_from(header.len).map_err(|_| Error::Corrupt { rank: peer })?;
     if header.address != 0 {
-        let result = read_by_one_copy(core, peer, &header, to, room);
+        let result = long::receive(&end, &header, to, room);
         end.advance(1, end.taken);
         return result;
     }
@@ -249,12 +263,4 @@ pub(crate) async fn receive(core: &Core, peer: usize, tag: u64, to: Out, room: u
 
 fn fits(len: u64, room: usize) -> Result<u64> {
     if len > room as u64 { Err(Error::Truncated { len, room: room as u64 }) } else { Ok(len) }
-}
-
-fn read_by_one_copy(core: &Core, peer: usize, header: &Header, to: Out, room: usize) -> Result<u64> {
-    let len = fits(header.len, room)?;
-    // SAFETY: the target is writable for `room` bytes, and the message is no longer.
-    unsafe { core.read_peer(peer, header.address, to.0, len as usize) }?;
-    core.check_poison()?;
-    Ok(len)
 }

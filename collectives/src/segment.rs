@@ -188,6 +188,12 @@ impl Segment {
         unsafe { (&*self.at(head).cast(), &*self.at(tail).cast()) }
     }
 
+    pub(crate) fn relay_lines(&self, slot: usize, source: usize, target: usize) -> (&Line, &Line) {
+        let (head, tail) = self.layout.relay_lines(slot, source, target);
+        // SAFETY: as in `line`.
+        unsafe { (&*self.at(head).cast(), &*self.at(tail).cast()) }
+    }
+
     pub(crate) fn member(&self, rank: usize) -> &Record {
         // SAFETY: as in `line`; the record is made of atomics and no longer than MEMBER_BYTES.
         unsafe { &*self.at(self.layout.member(rank)).cast() }
@@ -204,6 +210,10 @@ impl Segment {
     /// Where a rank says which communicator of a slot it is in: the line of a ring to itself, which carries no messages.
     pub(crate) fn attendance(&self, slot: usize, rank: usize) -> &Line {
         self.ring_lines(slot, rank, rank).0
+    }
+
+    pub(crate) fn relay(&self, slot: usize, source: usize, target: usize) -> *mut u8 {
+        self.at(self.layout.relay(slot, source, target))
     }
 
     /// Takes the lowest slot that is free in `free` and in this process.

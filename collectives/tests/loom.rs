@@ -1,7 +1,7 @@
 //! Models of every synchronisation piece over all interleavings (up to a preemption bound):
 //! `RUSTFLAGS="--cfg loom" cargo test -p migshare-collectives --release --test loom`.
 //!
-//! The code under test is that of the library: `Line`, `Codec`, the schedules, `Flow`. Payload is loom
+//! The code under test is that of the library: `Line`, `Codec`, the schedules. Payload is loom
 //! cells, which report every access that is not ordered after the write it should see.
 
 #![cfg(loom)]
@@ -15,7 +15,6 @@ use std::task::{Context, Poll, Waker};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use migshare_collectives::error::Result;
-use migshare_collectives::flow::Flow;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
     DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, lend, meet, short_in, short_out, two_phase,
@@ -400,85 +399,6 @@ fn a_poisoned_line_is_seen_as_such_by_a_waiting_reader() {
                 other => panic!("{other:?}"),
             }
             loom::thread::yield_now();
-        }
-        thread.join().unwrap();
-    });
-}
-
-#[test]
-fn a_ring_never_gives_out_a_cell_twice() {
-    const CAPACITY: u64 = 2;
-    const CELLS: u64 = 5;
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
-        let shared: Arc<([Line; 2], [UnsafeCell<u64>; CAPACITY as usize])> = Arc::default();
-        let writer = Arc::clone(&shared);
-        let thread = loom::thread::spawn(move || {
-            let ([given, taken], cells) = &*writer;
-            let mut flow = Flow::default();
-            while flow.own() < CELLS {
-                if flow.free(taken, CODEC, CAPACITY).unwrap() == 0 {
-                    loom::thread::yield_now();
-                    continue;
-                }
-                let cell = &cells[(flow.own() % CAPACITY) as usize];
-                // SAFETY: loom checks that no other access is concurrent.
-                cell.with_mut(|cell| unsafe { *cell = flow.own() + 7 });
-                flow.advance(given, CODEC, 1);
-            }
-        });
-        let ([given, taken], cells) = &*shared;
-        let mut flow = Flow::default();
-        while flow.own() < CELLS {
-            if flow.available(given, CODEC, CAPACITY).unwrap() == 0 {
-                loom::thread::yield_now();
-                continue;
-            }
-            let cell = &cells[(flow.own() % CAPACITY) as usize];
-            // SAFETY: as above.
-            cell.with(|cell| unsafe { assert_eq!(*cell, flow.own() + 7) });
-            flow.advance(taken, CODEC, 1);
-        }
-        thread.join().unwrap();
-    });
-}
-
-/// A send by one copy: the source is its owner's again as soon as the reader's count says so.
-#[test]
-fn a_source_is_not_read_after_its_ring_cell_was_taken() {
-    const CAPACITY: u64 = 2;
-    const MESSAGES: u64 = 4;
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
-        let shared: Arc<([Line; 2], UnsafeCell<u64>)> = Arc::default();
-        let writer = Arc::clone(&shared);
-        let thread = loom::thread::spawn(move || {
-            let ([given, taken], source) = &*writer;
-            let mut flow = Flow::default();
-            for message in 0..MESSAGES {
-                // SAFETY: loom checks that no other access is concurrent.
-                source.with_mut(|source| unsafe { *source = message });
-                while flow.free(taken, CODEC, CAPACITY).unwrap() == 0 {
-                    loom::thread::yield_now();
-                }
-                flow.advance(given, CODEC, 1);
-                let position = flow.own();
-                while !flow.has_taken(taken, CODEC, position).unwrap() {
-                    loom::thread::yield_now();
-                }
-            }
-        });
-        let ([given, taken], source) = &*shared;
-        let mut flow = Flow::default();
-        for message in 0..MESSAGES {
-            while flow.available(given, CODEC, CAPACITY).unwrap() == 0 {
-                loom::thread::yield_now();
-            }
-            // SAFETY: as above.
-            source.with(|source| unsafe { assert_eq!(*source, message) });
-            flow.advance(taken, CODEC, 1);
         }
         thread.join().unwrap();
     });

@@ -9,10 +9,10 @@
 //!               │        │ rank 1 │ …                                          │
 //!               │ slot 1 … slot 7                                              │
 //!  ring control ├──────────────────────────────────────────────────────────────┤
-//!               │ slot │ source x target │ head 128 B (source writes)          │
-//!               │      │                 │ tail 128 B (target writes)          │
+//!               │ slot │ source x target │ head 128 B: ring, relay (source)    │
+//!               │      │                 │ tail 128 B: the same (target)       │
 //!  slot data    ├──────────────────────────────────────────────────────────────┤
-//!               │ slot │ ring bytes, source x target   writer: the source      │
+//!               │ slot │ ring, relay: source x target  writer: the source      │
 //!               │      │ per rank: staging, one half per op parity, and a      │
 //!               │      │ board, one place per line; writer: the rank           │
 //!  heap         ├──────────────────────────────────────────────────────────────┤
@@ -40,6 +40,9 @@ pub(crate) const LINES: usize = 8;
 const PAGE: usize = 4096;
 const RING_MAX: usize = 256 << 10;
 const RING_MIN: usize = 4 << 10;
+/// Per relay; a fourth of it is a block. Smaller blocks cost more posts than they gain.
+const RELAY_MAX: usize = 256 << 10;
+const RELAY_MIN: usize = 64 << 10;
 const STAGING_MAX: usize = 8 << 20;
 const STAGING_MIN: usize = 32 << 10;
 
@@ -55,6 +58,8 @@ pub struct Layout {
     pub(crate) slot_data: usize,
     /// Bytes of one ring; a power of two.
     pub ring_bytes: usize,
+    /// Bytes of the relay beside each ring, a power of two; 0 where the segment has no room for it.
+    pub relay_bytes: usize,
     /// Bytes of a rank's staging in one slot: two halves of 7/16 each, and the board.
     pub staging_bytes: usize,
     slot_bytes: usize,
@@ -64,7 +69,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Divides `bytes` among `ranks`: about half for the slots, the rest for user buffers.
+    /// Divides `bytes` among `ranks`: about half for the slots, up to an eighth for relays, the rest for user buffers.
     ///
     /// # Errors
     /// Refuses more ranks than [`MAX_RANKS`] and segments too small for the least rings and staging.
@@ -82,7 +87,11 @@ impl Layout {
         let rings = ring_bytes * ranks * ranks;
         let staging_share = (budget.saturating_sub(rings) / ranks) & !(2 * PAGE - 1);
         let staging_bytes = staging_share.clamp(STAGING_MIN, STAGING_MAX);
-        let slot_bytes = rings + staging_bytes * ranks;
+        let needed = slot_data + SLOTS * (rings + staging_bytes * ranks);
+        let relay_share = bytes.saturating_sub(needed) / 4 / SLOTS / (ranks * ranks);
+        let relay_bytes = prev_power_of_two(relay_share).min(RELAY_MAX);
+        let relay_bytes = if relay_bytes < RELAY_MIN { 0 } else { relay_bytes };
+        let slot_bytes = rings + relay_bytes * ranks * ranks + staging_bytes * ranks;
         let heap = slot_data + SLOTS * slot_bytes;
         if heap > bytes {
             return Err(Error::Invalid("the segment is too small for this number of ranks"));
@@ -95,6 +104,7 @@ impl Layout {
             ring_control,
             slot_data,
             ring_bytes,
+            relay_bytes,
             staging_bytes,
             slot_bytes,
             heap,
@@ -127,8 +137,20 @@ impl Layout {
         (head, head + LINE_STRIDE)
     }
 
+    /// Offsets of the lines of a relay: the same writers, the second halves of the ring's.
+    pub(crate) fn relay_lines(&self, slot: usize, source: usize, target: usize) -> (usize, usize) {
+        let (head, tail) = self.ring_lines(slot, source, target);
+        (head + LINE_STRIDE / 2, tail + LINE_STRIDE / 2)
+    }
+
     pub(crate) fn ring(&self, slot: usize, source: usize, target: usize) -> usize {
-        self.slot_data + slot * self.slot_bytes + (source * self.ranks + target) * self.ring_bytes
+        let one = self.ring_bytes + self.relay_bytes;
+        self.slot_data + slot * self.slot_bytes + (source * self.ranks + target) * one
+    }
+
+    /// The relay of a ring is behind it.
+    pub(crate) fn relay(&self, slot: usize, source: usize, target: usize) -> usize {
+        self.ring(slot, source, target) + self.ring_bytes
     }
 
     pub(crate) fn staging(&self, slot: usize, rank: usize) -> usize {
@@ -141,9 +163,17 @@ impl Layout {
 
     /// A number that differs for different layouts, compared when ranks join.
     pub(crate) fn fingerprint(&self) -> u64 {
-        [self.ranks, self.bytes, self.ring_bytes, self.staging_bytes, self.heap, self.arena_bytes]
-            .iter()
-            .fold(1, |hash: u64, field| (hash ^ *field as u64).wrapping_mul(0x0000_0100_0000_01b3))
+        [
+            self.ranks,
+            self.bytes,
+            self.ring_bytes,
+            self.relay_bytes,
+            self.staging_bytes,
+            self.heap,
+            self.arena_bytes,
+        ]
+        .iter()
+        .fold(1, |hash: u64, field| (hash ^ *field as u64).wrapping_mul(0x0000_0100_0000_01b3))
     }
 }
 
@@ -172,6 +202,7 @@ mod tests {
                     for target in 0..ranks {
                         regions.push((layout.ring_lines(slot, rank, target).0, 2 * LINE_STRIDE));
                         regions.push((layout.ring(slot, rank, target), layout.ring_bytes));
+                        regions.push((layout.relay(slot, rank, target), layout.relay_bytes));
                     }
                 }
             }
@@ -186,6 +217,13 @@ mod tests {
             let last = regions[regions.len() - 1];
             prop_assert!(last.0 + last.1 <= layout.bytes);
         }
+    }
+
+    #[test]
+    fn a_connection_of_the_net_plugin_has_a_relay_of_full_size() {
+        assert_eq!(Layout::new(64 << 20, 2).unwrap().relay_bytes, RELAY_MAX);
+        assert_eq!(Layout::new(DEFAULT_BYTES, 8).unwrap().relay_bytes, RELAY_MIN);
+        assert_eq!(Layout::new(DEFAULT_BYTES, MAX_RANKS).unwrap().relay_bytes, 0);
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Segment {
     fn parts_of(&self, rank: usize) -> Vec<Range<usize>> {
         let layout = self.layout();
         let of = |start: usize, bytes: usize| start..start + bytes;
-        let rings = |slot| of(layout.ring(slot, rank, 0), layout.ring_bytes * layout.ranks);
+        let rings =
+            |slot| of(layout.ring(slot, rank, 0), (layout.ring_bytes + layout.relay_bytes) * layout.ranks);
         let staging = |slot| of(layout.staging(slot, rank), layout.staging_bytes);
         let arena = of(layout.arena(rank), layout.arena_bytes);
         let parts = (0..SLOTS).flat_map(|slot| [rings(slot), staging(slot)]).chain([arena]);

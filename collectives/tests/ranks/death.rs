@@ -108,7 +108,7 @@ fn faults(causes: &[Status]) -> Vec<i32> {
 }
 
 fn launch(timeout: Duration) -> Running {
-    Launch { timeout, bytes: 32 << 20, ..Launch::new(RANKS) }.start()
+    Launch { timeout, bytes: 64 << 20, ..Launch::new(RANKS) }.start()
 }
 
 /// Waits for the ranks other than `except`; all must end with one of `codes`.
@@ -169,15 +169,15 @@ fn a_stopped_peer_times_out_and_finds_the_communicator_poisoned_when_resumed() {
 }
 
 /// Words of the control area that a mad rank writes to.
-struct Control {
+pub(crate) struct Control {
     words: *mut u64,
     count: u64,
 }
 
 impl Control {
-    fn map(running: &Running) -> Self {
+    pub(crate) fn map(running: &Running, ranks: usize) -> Self {
         // Everything from the member records up to the bytes of the first slot.
-        let (bytes, lines) = (running.segment.layout().bytes, 8 * RANKS * 8 * 128 + 8 * RANKS * RANKS * 256);
+        let (bytes, lines) = (running.segment.layout().bytes, 8 * ranks * 8 * 128 + 8 * ranks * ranks * 256);
         let fd = running.segment.descriptor().unwrap().as_raw_fd();
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh shared mapping of the whole segment.
@@ -186,7 +186,7 @@ impl Control {
         Self { words: base.cast(), count: (4096 + lines as u64) / 8 }
     }
 
-    fn write(&self, index: u64, value: u64) {
+    pub(crate) fn write(&self, index: u64, value: u64) {
         // SAFETY: below `count`; ranks write the same words at the same time, which is the test.
         unsafe { self.words.add(index as usize).write_volatile(value) }
     }
@@ -202,7 +202,7 @@ fn garbage_in_control_words_never_hangs_crashes_or_gives_wrong_results() {
     let allowed = [faults(&fault), vec![0]].concat();
     for attempt in 0..8 {
         let mut running = launch(LONG);
-        let control = Control::map(&running);
+        let control = Control::map(&running, RANKS);
         running.until_ready();
         std::thread::sleep(Duration::from_micros(dice.below(50_000)));
         for _ in 0..1 << (attempt * 2) {
@@ -220,7 +220,7 @@ fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
         live(LONG, LONG);
     }
     let mut running = launch(LONG);
-    let control = Control::map(&running);
+    let control = Control::map(&running, RANKS);
     running.until_ready();
     // All lines of rank 1 in the first slot, again and again, because the rank overwrites them.
     let deadline = Instant::now() + LONG;

@@ -6,6 +6,7 @@ mod death;
 mod launch;
 mod lent;
 mod mismatch;
+mod relayed;
 mod segments;
 mod silent;
 mod slots;

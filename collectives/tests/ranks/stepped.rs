@@ -169,7 +169,7 @@ impl Traced {
 fn kill_after(limit: u64) -> u64 {
     let variables =
         vec![("GLIBC_TUNABLES", PLAIN_COPIES.to_owned()), ("MIGSHARE_KERNELS", "base".to_owned())];
-    let mut running = Launch { timeout: LONG, bytes: 32 << 20, variables, ..Launch::new(RANKS) }.start();
+    let mut running = Launch { timeout: LONG, bytes: 64 << 20, variables, ..Launch::new(RANKS) }.start();
     let traced = Traced { thread: running.next_ready() };
     assert_eq!(traced.stopped(), libc::SIGSTOP);
     let done = (0..limit).take_while(|_| traced.step()).count() as u64;

@@ -213,3 +213,91 @@ fn a_killed_peer_ends_the_requests_of_its_neighbours() {
     assert!(children[0].wait().unwrap().success());
     assert!(children[1].wait().unwrap().success());
 }
+
+/// Around a block, the relay and a long message of many blocks.
+const LONG: [usize; 6] = [65_536, 65_537, 262_143, 262_145, 1 << 20, (3 << 20) + 5];
+
+#[test]
+fn long_messages_arrive_whole_whoever_moves_their_blocks() {
+    all_succeed(ring(2, |folder| {
+        let member = Member::connect(8, &folder);
+        let (count, length) = (24, |i: usize| LONG[(i * 5 + i / 6) % LONG.len()]);
+        let mut out: Vec<_> = (0..count).map(|i| pattern(member.rank, i, length(i))).collect();
+        let memory: Vec<_> = out.iter_mut().map(|data| member.net.register_host(member.send, data)).collect();
+        for round in 0..6 {
+            let mut into: Vec<_> = (0..count).map(|i| vec![0; length(i)]).collect();
+            let receives: Vec<_> =
+                into.iter_mut().map(|data| member.start_receive(data, std::ptr::null_mut())).collect();
+            let sends: Vec<_> =
+                out.iter().zip(&memory).map(|(data, m)| member.start_send(data, *m)).collect();
+            // Both at once, then one that stages while the other only reads, and one that reads all by itself.
+            let parts = match (round + member.rank) % 3 {
+                0 => vec![[receives, sends].concat()],
+                1 => vec![sends, receives],
+                _ => vec![receives, sends],
+            };
+            parts.iter().for_each(|part| drop(member.finish(part)));
+            for (i, data) in into.iter().enumerate() {
+                assert!(*data == pattern(1 - member.rank, i, length(i)), "round {round}, message {i}");
+            }
+        }
+        memory.into_iter().for_each(|m| member.net.deregister(member.send, m));
+        member.close();
+    }));
+}
+
+#[test]
+fn a_long_message_for_a_short_receive_is_refused_and_the_next_one_arrives() {
+    all_succeed(ring(2, |folder| {
+        let member = Member::connect(6, &folder);
+        let mut out = pattern(member.rank, 0, 1 << 20);
+        let memory = member.net.register_host(member.send, &mut out);
+        let (mut short, mut into) = (vec![0; (1 << 20) - 1], vec![0; 1 << 20]);
+        let none = std::ptr::null_mut();
+        let refused = member.start_receive(&mut short, none);
+        let next = member.start_receive(&mut into, none);
+        let sends = [member.start_send(&out, memory), member.start_send(&out, memory)];
+        let error = until("a refusal", || member.net.try_test(refused).err());
+        assert_eq!(error, NcclResult::InvalidUsage);
+        member.finish(&[&[next], &sends[..]].concat());
+        assert!(into == pattern(1 - member.rank, 0, 1 << 20) && short.iter().all(|byte| *byte == 0));
+        member.close();
+    }));
+}
+
+#[test]
+fn what_arrived_from_a_peer_that_was_killed_while_it_staged_is_right() {
+    const MESSAGES: usize = 12;
+    for _ in 0..5 {
+        let Some(mut children) = ring(2, |folder| {
+            let member = Member::connect(10, &folder);
+            let mut out: Vec<_> = (0..MESSAGES).map(|i| pattern(1, i, 1 << 20)).collect();
+            if member.rank == 1 {
+                let memory: Vec<_> =
+                    out.iter_mut().map(|data| member.net.register_host(member.send, data)).collect();
+                let sends: Vec<_> =
+                    out.iter().zip(memory).map(|(data, m)| member.start_send(data, m)).collect();
+                // Somewhere in the stream, elsewhere each time.
+                let polls = std::process::id() % 40;
+                let _ = (0..polls).find_map(|_| member.net.try_test(sends[MESSAGES - 1]).unwrap());
+                // SAFETY: a signal to this process.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }
+            let mut into = vec![0; 1 << 20];
+            for (i, sent) in out.iter().enumerate() {
+                let request = member.start_receive(&mut into, std::ptr::null_mut());
+                let end = until("the end", || member.net.try_test(request).transpose());
+                if let Err(error) = end {
+                    assert_eq!(error, NcclResult::RemoteError);
+                    break;
+                }
+                assert!(into == *sent, "message {i}");
+            }
+            member.close();
+        }) else {
+            return;
+        };
+        children[1].wait().unwrap();
+        assert!(children[0].wait().unwrap().success());
+    }
+}

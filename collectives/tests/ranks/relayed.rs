@@ -1,0 +1,162 @@
+//! Two ranks that stage long messages for each other; one is killed, or the words of their rings and relays are overwritten.
+
+use std::time::{Duration, Instant};
+
+use migshare_collectives::error::Status;
+use migshare_collectives::{Comm, Error};
+
+use crate::death::{Control, Dice, FAULT, WRONG};
+use crate::launch::{Launch, Running, say_ready};
+
+const RANKS: usize = 2;
+const LONG: Duration = Duration::from_secs(120);
+/// For tests that may have to wait for a timeout.
+const SHORT: Duration = Duration::from_millis(700);
+/// Of u32: one block, some that the relay has room for, and more.
+const COUNTS: [usize; 4] = [16_384, 16_385 * 3, 1 << 18, (1 << 20) + 3];
+
+fn word(rank: usize, round: usize, index: usize) -> u32 {
+    (rank * 7 + round * 31 + index) as u32
+}
+
+/// Both send and receive at once.
+fn round(comm: &mut Comm, number: usize, out: &mut [u32], into: &mut [u32]) -> Result<(), Error> {
+    let (rank, peer, bytes) = (comm.rank(), 1 - comm.rank(), size_of_val(out));
+    out.iter_mut().enumerate().for_each(|(index, to)| *to = word(rank, number, index));
+    // SAFETY: both buffers outlive the waits; after a failed wait nothing touches them any more.
+    let (sent, received) = unsafe {
+        let sent = comm.start_send(peer, 0, out.as_ptr().cast(), bytes)?;
+        (sent, comm.start_receive(peer, 0, into.as_mut_ptr().cast(), bytes)?)
+    };
+    // One sees to its send first: it stages while the other only takes.
+    let order = if (rank + number).is_multiple_of(2) { [received, sent] } else { [sent, received] };
+    for request in order {
+        comm.wait(request)?;
+    }
+    if into.iter().enumerate().any(|(index, found)| *found != word(peer, number, index)) {
+        std::process::exit(WRONG);
+    }
+    Ok(())
+}
+
+/// A rank's life: rounds until a fault or until `limit`; after some the parent is told, and the timeout is `patience` from then on.
+fn live(limit: Duration, patience: Duration) -> ! {
+    let mut comm = Comm::from_env().unwrap();
+    let (begin, most) = (Instant::now(), COUNTS[COUNTS.len() - 1]);
+    let (mut out, mut into) = (vec![0; most], vec![0; most]);
+    for number in 0.. {
+        let count = COUNTS[number % COUNTS.len()];
+        let mut done = [u8::from(begin.elapsed() > limit)];
+        let result = round(&mut comm, number, &mut out[..count], &mut into[..count]);
+        if let Err(error) = result.and_then(|()| comm.broadcast(&mut done, 0)) {
+            std::process::exit(FAULT + error.status() as i32);
+        }
+        if done[0] != 0 {
+            break;
+        }
+        if number == COUNTS.len() {
+            comm.set_timeout(patience);
+            say_ready();
+        }
+    }
+    std::process::exit(0)
+}
+
+fn start() -> Running {
+    let running = Launch { timeout: LONG, ..Launch::new(RANKS) }.start();
+    assert!(running.segment.layout().relay_bytes > 0);
+    running
+}
+
+fn is_rank() -> bool {
+    std::env::var_os("MIGSHARE_RANK").is_some()
+}
+
+/// The words at the head and the tail of ring and relay from `source` to the other, as indices of the control area.
+fn words_from(source: usize) -> [u64; 4] {
+    let lines = 4096 + 8 * RANKS * 8 * 128;
+    let head = lines + (source * RANKS + 1 - source) * 256;
+    [0, 64, 128, 192].map(|offset| ((head + offset) / 8) as u64)
+}
+
+#[test]
+fn a_rank_that_is_killed_among_long_messages_is_lost() {
+    if is_rank() {
+        live(LONG, LONG);
+    }
+    let mut dice = Dice::new();
+    for _ in 0..8 {
+        let mut running = start();
+        running.until_ready();
+        std::thread::sleep(Duration::from_micros(dice.below(20_000)));
+        let victim = dice.below(RANKS as u64) as usize;
+        running.signal(victim, libc::SIGKILL);
+        assert_eq!(running.wait(1 - victim).code(), Some(FAULT + Status::PeerLost as i32));
+    }
+}
+
+#[test]
+fn a_rank_that_is_stopped_among_long_messages_ends_both_by_a_fault() {
+    if is_rank() {
+        live(LONG, SHORT);
+    }
+    let mut dice = Dice::new();
+    for _ in 0..3 {
+        let mut running = start();
+        running.until_ready();
+        std::thread::sleep(Duration::from_micros(dice.below(20_000)));
+        running.signal(1, libc::SIGSTOP);
+        assert_eq!(running.wait(0).code(), Some(FAULT + Status::Timeout as i32));
+        running.signal(1, libc::SIGCONT);
+        let codes = [Status::Timeout, Status::PeerLost].map(|status| Some(FAULT + status as i32));
+        assert!(codes.contains(&running.wait(1).code()));
+    }
+}
+
+#[test]
+fn a_damaged_word_of_a_ring_or_relay_is_found_corrupt() {
+    if is_rank() {
+        live(LONG, LONG);
+    }
+    // What is in no range, and what is too far ahead in a word that is not even whole.
+    for (index, garbage) in words_from(0).into_iter().zip([u64::MAX, 1 << 40, 0x7fff_1234_5678_9abc, 1 << 63])
+    {
+        let mut running = start();
+        let control = Control::map(&running, RANKS);
+        running.until_ready();
+        // Again and again, because its owner overwrites it.
+        let deadline = Instant::now() + LONG;
+        while running.children[0].try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline);
+            control.write(index, garbage);
+            std::thread::yield_now();
+        }
+        let codes: Vec<_> = running.finish().iter().map(|status| status.code()).collect();
+        let code = |status: Status| Some(FAULT + status as i32);
+        assert!(codes.contains(&code(Status::Corrupt)), "{codes:?}");
+        assert!(codes.iter().all(|c| [Status::Corrupt, Status::PeerLost].map(code).contains(c)), "{codes:?}");
+    }
+}
+
+#[test]
+fn garbage_in_words_of_rings_and_relays_never_hangs_crashes_or_gives_wrong_messages() {
+    if is_rank() {
+        live(Duration::from_millis(800), SHORT);
+    }
+    let mut dice = Dice::new();
+    let allowed = [Status::Corrupt, Status::Timeout, Status::PeerLost, Status::Mismatch];
+    let allowed = [vec![0], allowed.map(|status| FAULT + status as i32).to_vec()].concat();
+    for attempt in 0..6 {
+        let mut running = start();
+        let control = Control::map(&running, RANKS);
+        running.until_ready();
+        for _ in 0..1 << (attempt * 2) {
+            let garbage = [u64::MAX, 0, dice.below(u64::MAX), dice.below(1 << 30)][dice.below(4) as usize];
+            let words = words_from(dice.below(RANKS as u64) as usize);
+            control.write(words[dice.below(4) as usize], garbage);
+        }
+        for status in running.finish() {
+            assert!(status.code().is_some_and(|code| allowed.contains(&code)), "{status}");
+        }
+    }
+}
