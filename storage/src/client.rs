@@ -1,14 +1,17 @@
 //! The commands that ask a running sidecar, through the attributes of its mount.
 
+mod held;
 mod profile;
+mod progress;
 mod status;
 mod warm;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use migshare_storage::policy::PolicyName;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::io::Errno;
 use serde_json::Value;
 
 pub(crate) use profile::profile;
@@ -21,21 +24,35 @@ fn get(path: &Path, name: &str) -> Result<Value> {
 
 fn get_text(path: &Path, name: &str) -> Result<String> {
     let mut value = vec![0; 64 << 10];
-    let len = getxattr(path, format!("user.migshare.{name}"), &mut value[..])
-        .map_err(std::io::Error::from)
-        .with_context(|| {
-        format!("{} is on no mount of migshare-storage, or not readable", path.display())
-    })?;
+    let len =
+        getxattr(path, format!("user.migshare.{name}"), &mut value[..]).map_err(|e| refused(path, e))?;
     value.truncate(len);
     String::from_utf8(value).context("the sidecar answered something that is no text")
 }
 
 fn set(path: &Path, name: &str, value: &str) -> Result<()> {
     setxattr(path, format!("user.migshare.{name}"), value.as_bytes(), XattrFlags::empty())
-        .map_err(std::io::Error::from)
-        .with_context(|| {
-            format!("{}: cannot set {name}: it needs a path on a mount and write permission", path.display())
-        })
+        .map_err(|e| refused(path, e))
+}
+
+/// An error about a path, in words where the number says little.
+fn refused(path: &Path, error: Errno) -> anyhow::Error {
+    let path = path.display();
+    match error {
+        Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL => {
+            anyhow!("{path} is on no mount of migshare-storage")
+        }
+        Errno::ACCESS => {
+            anyhow!("{path}: you may not read it, or not write to it where the command changes something")
+        }
+        Errno::PERM => anyhow!("{path}: only the user who runs the sidecar may do that"),
+        other => anyhow::Error::from(std::io::Error::from(other)).context(path.to_string()),
+    }
+}
+
+/// Whether a path is on a mount that answers.
+fn check_mount(path: &Path) -> Result<()> {
+    get_text(path, "policy").map(drop)
 }
 
 fn number(stats: &Value, name: &str) -> u64 {
@@ -67,7 +84,6 @@ pub(crate) fn explain(path: &Path, json: bool) -> Result<()> {
 /// Drops files from the cache.
 pub(crate) fn forget(paths: &[std::path::PathBuf]) -> Result<()> {
     for file in warm::files(paths)? {
-        set(&file, "pin", "0")?;
         set(&file, "forget", "1")?;
     }
     Ok(())
@@ -75,8 +91,6 @@ pub(crate) fn forget(paths: &[std::path::PathBuf]) -> Result<()> {
 
 /// Changes the policy.
 pub(crate) fn set_policy(mount: &Path, policy: PolicyName) -> Result<()> {
-    if get_text(mount, "policy").is_err() {
-        bail!("{} is no mount of migshare-storage", mount.display());
-    }
+    check_mount(mount)?;
     set(mount, "policy", &policy.to_string())
 }

@@ -302,7 +302,8 @@ pub fn block_signals() -> io::Result<()> {
     Ok(ending_signals().thread_block()?)
 }
 
-fn ending_signals() -> SigSet {
+/// The signals that end a sidecar, and a command.
+pub fn ending_signals() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
 }
 

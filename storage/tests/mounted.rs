@@ -37,5 +37,7 @@ mod silence;
 mod suites;
 #[path = "mounted/user.rs"]
 mod user;
+#[path = "mounted/warmed.rs"]
+mod warmed;
 #[path = "mounted/writeback.rs"]
 mod writeback;

@@ -13,7 +13,8 @@ use migshare_storage::policy::PolicyName;
 use migshare_storage::random::Random;
 use rustix::fs::{Mode, OFlags, open};
 
-use super::{get, get_text, number, set};
+use super::held::HeldPolicy;
+use super::{get, number};
 
 const READ: u64 = 64 << 10;
 /// Queue depths and jobs that are measured.
@@ -32,30 +33,26 @@ pub(crate) fn profile(file: &Path, out: &Path, chart: Option<&Path>, seconds: u6
         file.display()
     );
     let mount = mount_of(file)?;
-    let before = get_text(&mount, "policy")?;
+    let held = HeldPolicy::take(&mount)?;
     let mut table = String::from("iodepth,numjobs,split100,split0\n");
     let mut rows = Vec::new();
-    let result = (|| -> Result<()> {
-        for depth in DEPTHS {
-            for jobs in JOBS {
-                let mut rates = [0.0; 2];
-                for (rate, policy) in rates.iter_mut().zip([PolicyName::CacheOnly, PolicyName::BackendOnly]) {
-                    let cell = rows.len() + 1;
-                    eprintln!(
-                        "cell {cell} of {}: depth {depth}, {jobs} jobs, {policy}",
-                        DEPTHS.len() * JOBS.len()
-                    );
-                    set(&mount, "policy", &policy.to_string())?;
-                    *rate = measure(file, size, depth * jobs, Duration::from_secs(seconds))?;
-                }
-                table += &format!("{depth},{jobs},{:.0},{:.0}\n", rates[0], rates[1]);
-                rows.push((depth, jobs, rates));
+    for depth in DEPTHS {
+        for jobs in JOBS {
+            let mut rates = [0.0; 2];
+            for (rate, policy) in rates.iter_mut().zip([PolicyName::CacheOnly, PolicyName::BackendOnly]) {
+                let cell = rows.len() + 1;
+                eprintln!(
+                    "cell {cell} of {}: depth {depth}, {jobs} jobs, {policy}",
+                    DEPTHS.len() * JOBS.len()
+                );
+                held.set(policy)?;
+                *rate = measure(file, size, depth * jobs, Duration::from_secs(seconds))?;
             }
+            table += &format!("{depth},{jobs},{:.0},{:.0}\n", rates[0], rates[1]);
+            rows.push((depth, jobs, rates));
         }
-        Ok(())
-    })();
-    set(&mount, "policy", &before)?;
-    result?;
+    }
+    held.give_back()?;
     std::fs::write(out, table).with_context(|| format!("--out {}", out.display()))?;
     bars(&rows);
     if let Some(chart) = chart {

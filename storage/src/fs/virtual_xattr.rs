@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `user.migshare.stats` | any | statistics of the mount, JSON | - |
 //! | `user.migshare.explain` | file | what is cached and why reads go where, JSON | - |
-//! | `user.migshare.forget` | file | - | drops the file from the cache |
+//! | `user.migshare.forget` | file | - | drops the file from the cache, also if it is pinned |
 //! | `user.migshare.pin` | file | - | `1` keeps the file from eviction, `0` lets it go |
 //! | `user.migshare.policy` | root directory | name of the policy | another policy, by the mount's owner |
 //!
@@ -53,6 +53,7 @@ impl Fs {
         let text = std::str::from_utf8(value).map_err(|_| errno(libc::EINVAL))?.trim();
         match (name, text) {
             ("forget", _) => {
+                self.cache().pin_file(node.state().key(), false);
                 self.cache().forget(node.state().key());
             }
             ("pin", "0" | "1") => self.cache().pin_file(node.state().key(), text == "1"),

@@ -54,10 +54,11 @@ fn bad_mount_arguments_are_refused_with_the_option_and_the_way_out() {
 fn commands_on_a_path_that_is_on_no_mount_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
-    for command in ["stats", "status"] {
-        assert!(says(&[command, path]).contains("on no mount of migshare-storage"));
+    for command in ["stats", "status", "explain", "warm", "forget"] {
+        let message = says(&[command, path]);
+        assert!(message.contains("on no mount of migshare-storage"), "{command}: {message}");
     }
-    assert!(says(&["policy", path, "window"]).contains("is no mount of migshare-storage"));
+    assert!(says(&["policy", path, "window"]).contains("on no mount of migshare-storage"));
 }
 
 #[test]

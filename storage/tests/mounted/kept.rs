@@ -3,19 +3,28 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::getxattr;
 use serde_json::Value;
 
 use super::rig::{BINARY, Rig, can_mount, content, read, wait_for};
 
 /// Runs a command of the sidecar; what it said as JSON.
 fn ask(words: &[&str], path: &Path) -> Value {
+    let (told, status, errors) = try_to(words, path);
+    assert!(status.success(), "{words:?}: {errors}");
+    told
+}
+
+/// The same where it may fail: what it said as JSON and otherwise.
+fn try_to(words: &[&str], path: &Path) -> (Value, ExitStatus, String) {
     let output = Command::new(BINARY).args(words).arg(path).arg("--json").output().unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let told = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{words:?}: {errors}"));
+    (told, output.status, errors)
 }
 
 fn number(value: &Value, key: &str) -> u64 {
@@ -24,7 +33,7 @@ fn number(value: &Value, key: &str) -> u64 {
 
 /// Lets files be old enough to be cached.
 fn warm_all(words: &[&str], path: &Path, bytes: u64) {
-    wait_for("everything in the cache", || number(&ask(words, path), "cached_bytes") == bytes);
+    wait_for("everything in the cache", || number(&try_to(words, path).0, "cached_bytes") == bytes);
 }
 
 #[test]
@@ -172,4 +181,28 @@ fn a_cache_device_that_cannot_keep_up_is_given_less_and_readers_go_on() {
     });
     slow.tell("cache-rate", "1000");
     rig.crash();
+}
+
+#[test]
+fn an_interrupted_profile_leaves_the_policy_as_it_was() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&["--policy", "fixed-70"]);
+    let file = rig.put("f", &content(16 << 20, 3));
+    rig.warm(&file);
+    let policy = || {
+        let mut name = [0; 64];
+        let len = getxattr(rig.mount(), "user.migshare.policy", &mut name[..]).unwrap();
+        String::from_utf8(name[..len].to_vec()).unwrap()
+    };
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut command = Command::new(BINARY);
+        command.arg("profile").arg(&file).arg("--out").arg(rig.path().join("p.csv"));
+        let mut profile = command.args(["--seconds", "60"]).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the profile's policy", || policy() == "cache-only");
+        kill(Pid::from_raw(profile.id().cast_signed()), signal).unwrap();
+        let status = profile.wait().unwrap();
+        assert_eq!((policy().as_str(), status.success()), ("fixed-70", false), "{signal}: {status}");
+    }
 }
