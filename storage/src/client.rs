@@ -6,13 +6,14 @@ mod progress;
 mod status;
 mod warm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use migshare_storage::config::ConfigError;
 use migshare_storage::policy::PolicyName;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) use profile::profile;
 pub(crate) use status::status;
@@ -31,8 +32,11 @@ fn get_text(path: &Path, name: &str) -> Result<String> {
 }
 
 fn set(path: &Path, name: &str, value: &str) -> Result<()> {
+    try_set(path, name, value).map_err(|e| refused(path, e))
+}
+
+fn try_set(path: &Path, name: &str, value: &str) -> Result<(), Errno> {
     setxattr(path, format!("user.migshare.{name}"), value.as_bytes(), XattrFlags::empty())
-        .map_err(|e| refused(path, e))
 }
 
 /// An error about a path, in words where the number says little.
@@ -82,15 +86,25 @@ pub(crate) fn explain(path: &Path, json: bool) -> Result<()> {
 }
 
 /// Drops files from the cache.
-pub(crate) fn forget(paths: &[std::path::PathBuf]) -> Result<()> {
-    for file in warm::files(paths)? {
-        set(&file, "forget", "1")?;
+pub(crate) fn forget(paths: &[PathBuf], json: bool) -> Result<()> {
+    let files = warm::files(paths)?;
+    files.iter().try_for_each(|file| set(file, "forget", "1"))?;
+    if json {
+        println!("{}", json!({ "files": files.len() }));
     }
     Ok(())
 }
 
 /// Changes the policy.
-pub(crate) fn set_policy(mount: &Path, policy: PolicyName) -> Result<()> {
-    check_mount(mount)?;
-    set(mount, "policy", &policy.to_string())
+pub(crate) fn set_policy(mount: &Path, policy: PolicyName, json: bool) -> Result<()> {
+    let before = get_text(mount, "policy")?;
+    try_set(mount, "policy", &policy.to_string()).map_err(|error| match error {
+        Errno::NODATA => anyhow!("{}: {}", mount.display(), ConfigError::NoProfile),
+        Errno::INVAL => anyhow!("{} is no mount but something below one: name the mount", mount.display()),
+        other => refused(mount, other),
+    })?;
+    if json {
+        println!("{}", json!({ "policy": policy.to_string(), "before": before }));
+    }
+    Ok(())
 }

@@ -375,7 +375,7 @@ mod tests {
     fn bad_configurations_name_the_option_and_the_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        for name in ["b", "m", "b/inner", "n"] {
+        for name in ["b", "m", "b/inner", "m/in", "n"] {
             std::fs::create_dir(path(name)).unwrap();
         }
         let text = |backend: &str, at: &str, more: &str| {
@@ -404,6 +404,8 @@ mod tests {
             (two(("m", "back"), ("n", "back")), "one journal"),
             (two(("m", "through"), ("n", "back")), "/n are both mounts"),
             (two(("m", "through"), ("m", "through")), "named twice"),
+            (two(("m", "through"), ("m/in", "through")), "m/in lies inside MOUNT"),
+            (two(("m/in", "through"), ("m", "through")), "m/in lies inside MOUNT"),
             (text("b", "m", "policy = \"netcas\""), "--profile"),
             (text("b", "m", "polcy = \"netcas\""), "polcy"),
             (text("b", "m", "policy = \"fast\""), "fast"),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
+use migshare_storage::cache::CacheDir;
 use migshare_storage::config::{
     CacheConfig, Config, Fsync, LockMode, MountConfig, default_attributes, default_rescue, parse_size,
 };
@@ -28,20 +29,31 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Mount a cached view of BACKEND at MOUNT and serve it until it is unmounted or told to stop.
+    #[command(
+        after_help = "Example: migshare-storage mount /mnt/lustre/project /scratch/project --cache /local/cache --size 200G"
+    )]
     Mount(Box<MountArgs>),
     /// Mount everything that a configuration file names, over one cache.
+    #[command(after_help = "Example: migshare-storage serve --config /etc/migshare/storage/project.toml")]
     Serve {
         /// TOML file; see the example in storage/README.md.
         #[arg(long)]
         config: PathBuf,
     },
     /// Check a configuration file without mounting anything.
+    #[command(
+        after_help = "Example: migshare-storage check-config --config /etc/migshare/storage/project.toml"
+    )]
     CheckConfig {
         /// The file.
         #[arg(long)]
         config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Show rates of a mount: redrawn every second on a terminal, once elsewhere.
+    #[command(after_help = "Example: migshare-storage status /scratch/project")]
     Status {
         /// A mount, or any path below it.
         mount: PathBuf,
@@ -53,6 +65,7 @@ enum Command {
         count: Option<u64>,
     },
     /// Print the counters of a mount since its start.
+    #[command(after_help = "Example: migshare-storage stats /scratch/project --json")]
     Stats {
         /// A mount, or any path below it.
         mount: PathBuf,
@@ -61,6 +74,7 @@ enum Command {
         json: bool,
     },
     /// Say what of a file is cached, and why its reads go where they go.
+    #[command(after_help = "Example: migshare-storage explain /scratch/project/dataset/part-0")]
     Explain {
         /// A file on a mount.
         path: PathBuf,
@@ -69,12 +83,17 @@ enum Command {
         json: bool,
     },
     /// Drop files from the cache.
+    #[command(after_help = "Example: migshare-storage forget /scratch/project/dataset")]
     Forget {
         /// Files or directories on a mount.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Read files into the cache, with progress.
+    #[command(after_help = "Example: migshare-storage warm --pin /scratch/project/dataset")]
     Warm {
         /// Files or directories on a mount.
         #[arg(required = true)]
@@ -87,11 +106,15 @@ enum Command {
         json: bool,
     },
     /// Change the policy of a running mount.
+    #[command(after_help = "Example: migshare-storage policy /scratch/project cache-only")]
     Policy {
         /// The mount.
         mount: PathBuf,
         /// The policy.
         policy: PolicyName,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Unmount when standard input ends; a daemon without root starts this for itself.
     #[command(hide = true)]
@@ -100,6 +123,9 @@ enum Command {
         mounts: Vec<OsString>,
     },
     /// Measure the two ends of a Perf Profile for the netcas policy on a cached file.
+    #[command(
+        after_help = "Example: migshare-storage profile /scratch/project/large --out profile.csv --plot profile.svg"
+    )]
     Profile {
         /// A large, fully cached file on a mount (see `warm`).
         file: PathBuf,
@@ -112,6 +138,9 @@ enum Command {
         /// Seconds per cell.
         #[arg(long, default_value_t = 2)]
         seconds: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -237,22 +266,29 @@ fn run(cli: Cli) -> Result<Ended> {
         }
         Command::Serve { config } => return serve(Config::read(&config)?),
         Command::Janitor { mounts } => Ok(wait_and_clean(&mounts)?),
-        Command::CheckConfig { config } => check_config(&config),
+        Command::CheckConfig { config, json } => check_config(&config, json),
         Command::Status { mount, json, count } => client::status(&mount, json, count),
         Command::Stats { mount, json } => client::stats(&mount, json),
         Command::Explain { path, json } => client::explain(&path, json),
-        Command::Forget { paths } => client::forget(&paths),
+        Command::Forget { paths, json } => client::forget(&paths, json),
         Command::Warm { paths, pin, json } => client::warm(&paths, pin, json),
-        Command::Policy { mount, policy } => client::set_policy(&mount, policy),
-        Command::Profile { file, out, plot, seconds } => {
-            client::profile(&file, &out, plot.as_deref(), seconds)
+        Command::Policy { mount, policy, json } => client::set_policy(&mount, policy, json),
+        Command::Profile { file, out, plot, seconds, json } => {
+            client::profile(&file, &out, plot.as_deref(), seconds, json)
         }
     };
     asked.map(|()| Ended::Clean)
 }
 
-fn check_config(path: &Path) -> Result<()> {
+fn check_config(path: &Path, json: bool) -> Result<()> {
     let checked = Config::read(path).and_then(Config::check).with_context(|| path.display().to_string())?;
+    CacheDir::check(&checked.cache.dir, checked.cache.size).with_context(|| path.display().to_string())?;
+    if json {
+        let mount = |m: &MountConfig| serde_json::json!({ "backend": m.backend, "at": m.at, "policy": m.policy.to_string() });
+        let mounts: Vec<_> = checked.mounts.iter().map(mount).collect();
+        println!("{}", serde_json::json!({ "config": path, "mounts": mounts }));
+        return Ok(());
+    }
     for mount in &checked.mounts {
         println!("{} at {}: policy {}", mount.backend.display(), mount.at.display(), mount.policy);
     }

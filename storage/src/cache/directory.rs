@@ -92,24 +92,29 @@ pub struct CacheDir {
 }
 
 impl CacheDir {
+    /// Whether [`Self::open`] would take this directory, as far as that shows without making or changing anything.
+    ///
+    /// # Errors
+    /// See [`CacheDirError`].
+    pub fn check(dir: &Path, size: u64) -> Result<(), CacheDirError> {
+        is_enough(size)?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(rustix::fs::CWD, dir, flags, Mode::empty()) {
+            Ok(fd) => is_usable(dir, &fd),
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(dir, "open it as a directory")(error.into())),
+        }
+    }
+
     /// Makes the directory if needed and opens its files for `size` bytes of data.
     ///
     /// # Errors
     /// See [`CacheDirError`].
     pub fn open(dir: &Path, size: u64) -> Result<Self, CacheDirError> {
-        if size < LEAST {
-            return Err(CacheDirError::TooSmall { size });
-        }
-        let failed = |what| move |e: io::Error| CacheDirError::Io { dir: dir.to_owned(), what, source: e };
+        is_enough(size)?;
+        let failed = |what| failed(dir, what);
         let fd = open_dir(dir).map_err(failed("open it as a directory"))?;
-        let stat = fstat(&fd).map_err(|e| failed("read its owner")(e.into()))?;
-        let us = rustix::process::geteuid().as_raw();
-        if stat.st_uid != us {
-            return Err(CacheDirError::NotOurs { dir: dir.to_owned(), owner: stat.st_uid, us });
-        }
-        if let Some(name) = strange(&fd).map_err(failed("list it"))? {
-            return Err(CacheDirError::NotACache { dir: dir.to_owned(), name });
-        }
+        is_usable(dir, &fd)?;
         rustix::fs::fchmod(&fd, Mode::RWXU).map_err(|e| failed("set mode 0700")(e.into()))?;
         mark(&fd).map_err(failed("mark it as a cache"))?;
         let index = open_file(&fd, "index", OFlags::empty()).map_err(failed("open its index"))?;
@@ -140,6 +145,27 @@ impl CacheDir {
     /// Slots that fit.
     pub fn slots(&self) -> u32 {
         self.slots
+    }
+}
+
+fn failed(dir: &Path, what: &'static str) -> impl Fn(io::Error) -> CacheDirError {
+    move |source| CacheDirError::Io { dir: dir.to_owned(), what, source }
+}
+
+fn is_enough(size: u64) -> Result<(), CacheDirError> {
+    if size < LEAST { Err(CacheDirError::TooSmall { size }) } else { Ok(()) }
+}
+
+/// Whether a directory is ours, and a cache or to become one.
+fn is_usable(dir: &Path, fd: &OwnedFd) -> Result<(), CacheDirError> {
+    let stat = fstat(fd).map_err(|e| failed(dir, "read its owner")(e.into()))?;
+    let us = rustix::process::geteuid().as_raw();
+    if stat.st_uid != us {
+        return Err(CacheDirError::NotOurs { dir: dir.to_owned(), owner: stat.st_uid, us });
+    }
+    match strange(fd).map_err(failed(dir, "list it"))? {
+        Some(name) => Err(CacheDirError::NotACache { dir: dir.to_owned(), name }),
+        None => Ok(()),
     }
 }
 

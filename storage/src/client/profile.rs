@@ -23,7 +23,7 @@ const JOBS: [u32; 2] = [1, 4];
 const BAR: usize = 40;
 
 /// See the module.
-pub(crate) fn profile(file: &Path, out: &Path, chart: Option<&Path>, seconds: u64) -> Result<()> {
+pub(crate) fn profile(file: &Path, out: &Path, chart: Option<&Path>, seconds: u64, json: bool) -> Result<()> {
     let known = get(file, "explain")?;
     let size = number(&known, "size_bytes");
     ensure!(size >= 256 * READ, "{} is too small: give a file of at least 16 MiB", file.display());
@@ -54,7 +54,11 @@ pub(crate) fn profile(file: &Path, out: &Path, chart: Option<&Path>, seconds: u6
     }
     held.give_back()?;
     std::fs::write(out, table).with_context(|| format!("--out {}", out.display()))?;
-    bars(&rows);
+    if json {
+        tell(&rows)
+    } else {
+        bars(&rows)
+    }
     if let Some(chart) = chart {
         std::fs::write(chart, draw(&rows)).with_context(|| format!("--plot {}", chart.display()))?;
     }
@@ -104,6 +108,15 @@ fn measure(path: &Path, size: u64, threads: u32, time: Duration) -> Result<f64> 
 
 /// One row: queue depth, jobs, reads per second of cache and backend.
 type Row = (u32, u32, [f64; 2]);
+
+fn tell(rows: &[Row]) {
+    let row = |(depth, jobs, rates): &Row| {
+        serde_json::json!({
+            "iodepth": depth, "numjobs": jobs, "cache_reads_per_s": rates[0], "backend_reads_per_s": rates[1],
+        })
+    };
+    println!("{}", rows.iter().map(row).collect::<serde_json::Value>());
+}
 
 fn bars(rows: &[Row]) {
     let most = rows.iter().flat_map(|r| r.2).fold(1.0, f64::max);

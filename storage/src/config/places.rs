@@ -29,6 +29,11 @@ fn beside(one: &MountConfig, other: &MountConfig) -> Result<(), ConfigError> {
     if one.at == other.at {
         return Err(ConfigError::Twice(one.at.clone()));
     }
+    apart(("MOUNT", &one.at), ("MOUNT", &other.at))?;
+    // What lies in the other one's mount would be looked for through it, or be hidden by it.
+    for (mount, backend) in [(one, other), (other, one)] {
+        apart(("MOUNT", &mount.at), ("BACKEND", &backend.backend))?;
+    }
     let keeps_back = [one, other].iter().any(|m| m.writes == WriteMode::Back);
     if keeps_back && one.backend == other.backend {
         return Err(ConfigError::OneJournal {

@@ -164,6 +164,11 @@ impl ReadPath {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is a measured profile for the `netcas` policy.
+    pub fn has_profile(&self) -> bool {
+        self.settings.profile.is_some()
+    }
+
     /// Changes the policy for reads from now on; the new one starts without knowledge. Reads in flight stay counted.
     pub fn set_policy(&self, name: PolicyName) {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = name;

@@ -6,7 +6,7 @@
 //! | `user.migshare.explain` | file | what is cached and why reads go where, JSON | - |
 //! | `user.migshare.forget` | file | - | drops the file from the cache, also if it is pinned |
 //! | `user.migshare.pin` | file | - | `1` keeps the file from eviction, `0` lets it go |
-//! | `user.migshare.policy` | root directory | name of the policy | another policy, by the mount's owner |
+//! | `user.migshare.policy` | root directory | name of the policy | another policy, by the mount's owner; ENODATA if it needs a profile and there is none |
 //!
 //! They are not listed. Rights are those of any `user.` attribute, which the kernel checks: read permission to get,
 //! write permission to set.
@@ -62,6 +62,9 @@ impl Fs {
                     return Err(errno(libc::EPERM));
                 }
                 let policy = PolicyName::from_str(text).map_err(|_| errno(libc::EINVAL))?;
+                if policy == PolicyName::Netcas && !self.reads().has_profile() {
+                    return Err(errno(libc::ENODATA));
+                }
                 self.reads().set_policy(policy);
             }
             _ => return Err(errno(libc::EINVAL)),

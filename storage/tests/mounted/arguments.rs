@@ -147,3 +147,38 @@ fn a_cache_that_does_not_fit_says_how_much_would_and_takes_nothing() {
     assert!(message.contains("--size 209715200") && message.contains("bytes are free"), "{message}");
     assert!(before - after < 1 << 20, "{before} bytes were free, {after} are now");
 }
+
+#[test]
+fn netcas_without_a_profile_is_refused_also_later() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&[]);
+    let mount = rig.mount().to_str().unwrap().to_owned();
+    let message = says(&["policy", &mount, "netcas"]);
+    assert!(message.contains("--profile"), "{message}");
+    assert_eq!(rig.attribute(&rig.put("f", b"x"), "explain")["split"]["policy"], "window");
+    fs::create_dir(rig.mount().join("d")).unwrap();
+    let message = says(&["policy", &format!("{mount}/d"), "orthus"]);
+    assert!(message.contains("name the mount"), "{message}");
+}
+
+#[test]
+fn every_command_that_people_use_has_an_example() {
+    let help = |words: &[&str]| {
+        String::from_utf8(Command::new(BINARY).args(words).output().unwrap().stdout).unwrap()
+    };
+    let all = help(&["--help"]);
+    let commands = all.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    // What is indented more continues a line.
+    let first = |line: &'_ str| line.strip_prefix("  ").filter(|l| !l.starts_with(' ')).map(str::to_owned);
+    let names = commands.filter_map(first).filter_map(|l| l.split(' ').next().map(str::to_owned));
+    let names = names.filter(|name| name != "help");
+    let mut count = 0;
+    for name in names {
+        let text = help(&[&name, "--help"]);
+        assert!(text.contains(&format!("Example: migshare-storage {name} ")), "{text}");
+        count += 1;
+    }
+    assert!(count >= 10, "{all}");
+}

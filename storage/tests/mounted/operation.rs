@@ -153,9 +153,10 @@ fn the_service_manager_hears_ready_after_the_mount_life_signs_and_the_end() {
 #[test]
 fn a_configuration_is_checked_without_mounting() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["b", "m"] {
+    for name in ["b", "m", "full"] {
         std::fs::create_dir(dir.path().join(name)).unwrap();
     }
+    std::fs::write(dir.path().join("full/else"), "").unwrap();
     let file = dir.path().join("storage.toml");
     let check = |text: &str| {
         std::fs::write(&file, text).unwrap();
@@ -177,6 +178,8 @@ fn a_configuration_is_checked_without_mounting() {
         (format!("{good}polite = 1\n"), "polite", "boolean"),
         (format!("{good}policy = \"fast\"\n"), "policy", "window"),
         (format!("{good}soft_timeout_s = -1\n"), "soft_timeout_s", "integer"),
+        (good.replace("\"1G\"", "\"1M\""), "--size", "16 MiB"),
+        (good.replace("/c\"", "/full\""), "--cache", "empty directory"),
         (good.replace("/m\"", "/none\""), "MOUNT", "mkdir"),
         (good.replace("/b\"", "/none\""), "BACKEND", "mount the remote file system first"),
     ] {
