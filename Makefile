@@ -5,13 +5,13 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RUNNER := $(if $(shell command -v cargo-nextest 2>/dev/null),cargo nextest run --no-fail-fast,timeout 20m cargo test --no-fail-fast)
 DEMO   := -p migshare-agent -p migshare-nvml-sim -p migshare-spank-shim -p migshare-gres -p migshare-capi -p migshare-storage -p migshare-harness
 
-.PHONY: install build-release demo test suites guest check build needs needs-of-demo bench-agent bench-storage bench-collectives
+.PHONY: install build-release demo test models suites guest check build needs needs-of-demo bench-agent bench-storage bench-collectives
 
 demo: needs-of-demo  ## a two-node Slurm cluster with simulated GPUs, and what migshare does on it
 	cargo build $(DEMO) --lib --bins --example migshare-demo
 	$(TARGET)/debug/examples/migshare-demo
 
-test: build          ## all storeys of tests, the real Slurm cluster included
+test: build models   ## all storeys of tests, the real Slurm cluster included
 	cargo test --workspace --doc --quiet
 	$(RUNNER) --workspace
 
@@ -20,6 +20,9 @@ install: build-release  ## what was built, as a package would: DESTDIR, PREFIX, 
 
 build-release:
 	cargo build --release --workspace --lib --bins
+
+models: needs        ## loom: the collectives' synchronisation in all orders that the memory model allows; four minutes with its build
+	CARGO_TARGET_DIR=$(TARGET)/loom RUSTFLAGS="--cfg loom" cargo test --quiet -p migshare-collectives --release --test 'loom*'
 
 suites:              ## pjdfstest, fsx (100,000 operations) and fio on a mount of the storage sidecar: four minutes, as root
 	storage/suites/run.sh
