@@ -65,3 +65,28 @@ fn every_task_of_an_array_is_a_job_of_its_own() {
         sight::each_has_own(&job.sights()?, 4, 3)
     });
 }
+
+/// The recipe of the storage sidecar, which unmounts and flushes when it is told to end.
+#[test]
+fn what_a_script_leaves_running_is_killed_unless_its_trap_ends_it_in_order() {
+    story(Site::ONE_NODE, |cluster| {
+        let up = "$HOME/up-$SLURM_JOB_ID";
+        let beside = format!(
+            "( trap 'sleep 0.5; echo in order; exit' TERM; touch {up}; while :; do sleep 0.1; done ) & beside=$!\n\
+             until [ -e {up} ]; do sleep 0.05; done; echo beside\n"
+        );
+        let trap = "trap 'kill \"$beside\"; wait \"$beside\"' EXIT\n";
+        let left = cluster.user().sbatch("", &beside)?;
+        left.until_completed()?;
+        cluster.until_idle()?;
+        ensure(!left.output().contains("in order"), || left.output())?;
+        let ended = cluster.user().sbatch("", &format!("{beside}{trap}"))?;
+        ended.until_completed()?;
+        ended.until_printed(1, "in order")?;
+        let cancelled = cluster.user().sbatch("", &format!("{beside}{trap}echo works; sleep 600"))?;
+        cancelled.until_printed(1, "works")?;
+        cancelled.cancel()?;
+        cancelled.until_state("CANCELLED")?;
+        cancelled.until_printed(1, "in order")
+    });
+}

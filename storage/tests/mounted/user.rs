@@ -11,21 +11,31 @@ const USER: u32 = 65534;
 /// Runs shell lines as a user, in a mount namespace with a /dev/fuse that users may open, as on most systems. `start` mounts
 /// b at m and waits for it; `gone` waits until m is no mount point.
 fn as_user(lines: &str) {
+    with_script("", lines);
+}
+
+/// The same with a file `script` beside b and m.
+fn with_script(text: &str, lines: &str) {
     if !can_mount() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // A user may not be able to walk to the build directory.
+    let program = dir.path().join("migshare-storage");
+    fs::write(&program, "").unwrap();
+    let program = program.display();
+    fs::write(dir.path().join("script"), text.replace("BINARY", &program.to_string())).unwrap();
     let prelude = format!(
-        "sidecar() {{ exec {BINARY} mount b m --cache c --size 32M \"$@\"; }}
+        "sidecar() {{ exec {program} mount b m --cache c --size 32M \"$@\"; }}
          until_true() {{ n=0; until \"$@\" 2>/dev/null; do n=$((n+1)); [ $n -lt 600 ] || exit 9; sleep 0.1; done; }}
          start() {{ sidecar & pid=$!; until_true mountpoint -q m; }}
          is_gone() {{ ! grep -q \" $PWD/m \" /proc/self/mountinfo; }}
          mkdir b m && echo old > b/old || exit 8"
     );
-    let lines = lines.replace("BINARY", BINARY);
+    let lines = lines.replace("BINARY", &program.to_string());
     let script = format!(
-        "mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse && \
+        "mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse && mount --bind {BINARY} {program} && \
          exec setpriv --reuid={USER} --regid={USER} --clear-groups sh -c '{prelude}\n{lines}'"
     );
     let status = Command::new("unshare").args(["-m", "sh", "-c", &script]).current_dir(dir.path()).status();
@@ -108,5 +118,31 @@ fn a_namespace_of_its_own_holds_the_mount_and_takes_it_along() {
 fn a_user_cannot_share_the_mount() {
     as_user(
         "sidecar --allow-other 2> says & wait $!; [ $? = 1 ] && grep -q \"let root run the mount\" says && is_gone",
+    );
+}
+
+/// The lines of the documentation, with a program that leaves dirty data. What a batch script leaves running when it ends is
+/// killed, as slurmstepd does it; a job that is cancelled gets SIGTERM first.
+#[test]
+fn the_recipe_for_a_batch_script_unmounts_and_flushes_however_the_job_ends() {
+    let readme = include_str!("../../README.md");
+    let recipe = readme.split("```bash\n").nth(1).and_then(|text| text.split("```").next()).unwrap();
+    let adapted = [
+        ("migshare-storage mount /mnt/lustre/project", "BINARY mount b"),
+        ("200G", "32M --writes back --dirty 16M"),
+        ("srun ./program \"$TMPDIR/project\"", "echo new > m/new; [ -z \"$1\" ] || sleep 600; exit 7"),
+        ("$TMPDIR/project", "m"),
+        ("$TMPDIR/cache", "c"),
+    ];
+    let script = adapted.iter().fold(recipe.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from} in {text}");
+        text.replace(from, to)
+    });
+    with_script(
+        &script,
+        "setsid bash script & job=$!; wait $job; [ $? = 7 ] || exit 2
+         kill -9 -$job; [ \"$(cat b/new)\" = new ] && is_gone || exit 3
+         rm b/new; setsid bash script longer & job=$!; until_true grep -q new m/new
+         kill -TERM -$job; wait $job; [ \"$(cat b/new)\" = new ] && is_gone",
     );
 }
