@@ -35,6 +35,8 @@ pub(crate) struct Pair {
     incoming: Cell<Flow>,
     giver: Cell<Giver>,
     taker: Cell<Taker>,
+    /// While the last long message to the peer was under way, this thread took others: it has no time to stage.
+    is_taking: Cell<bool>,
     /// The send that was polled last has nothing more to write and only waits for the peer to read: the next
     /// one may begin.
     handed_over: Cell<bool>,
@@ -185,7 +187,7 @@ pub(crate) async fn send(
     unsafe { end.cell(end.position()).cast::<Header>().write(header) };
     if let Some(relay) = relay {
         end.advance(1, end.given);
-        let position = end.position();
+        let (position, taken_before) = (end.position(), long::taken());
         end.until(|flow| {
             core.pair(peer).handed_over.set(true);
             let is_taken = flow.has_taken(end.taken, core.codec(), position)?;
@@ -195,6 +197,7 @@ pub(crate) async fn send(
             Ok(u64::from(is_taken))
         })
         .await?;
+        core.pair(peer).is_taking.set(long::taken() != taken_before);
         return Ok(len as u64);
     }
     // The header becomes visible with the first data, in one post.

@@ -3,7 +3,10 @@
 //! The receiver's kernel copies at the speed of one core, and with memory that is in nobody's cache that is slow. So the
 //! sender, which has nothing else to do while it is polled, copies blocks ahead into the relay, small enough for its
 //! cache; the receiver takes what is there, at twice the speed, and reads the rest itself (`crate::relay`). A sender
-//! that is not polled, has no CPU or shares one with the receiver costs nothing.
+//! that is not polled, has no CPU or shares one with the receiver costs nothing. One that takes long messages itself at the same time
+//! has something else to do: then each side only reads, as staging would be a second copy on a core that is busy.
+
+use std::cell::Cell;
 
 use super::{EXHAUSTED, End, Header, fits};
 use crate::algorithm::{In, Out};
@@ -15,6 +18,16 @@ use crate::relay::Taker;
 
 /// Blocks of a relay.
 const SLOTS: usize = 4;
+
+thread_local! {
+    /// Long messages that this thread has taken, in all communicators: one thread serves those of both directions.
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many long messages this thread has taken so far.
+pub(super) fn taken() -> u64 {
+    TAKEN.get()
+}
 
 /// One end of one relay.
 pub(super) struct Relay<'a> {
@@ -63,10 +76,11 @@ impl<'a> Relay<'a> {
     /// Copies blocks of the message that begins with block `first` ahead, as far as there are free slots now.
     pub(super) fn stage(&self, from: In, len: usize, first: u64) -> std::result::Result<(), Damaged> {
         let core = self.end.core;
-        if core.charter.oversubscribed {
-            return Ok(()); // the receiver has better use for the CPU
+        let pair = core.pair(self.end.peer);
+        if core.charter.oversubscribed || pair.is_taking.get() {
+            return Ok(()); // the receivers have better use for the CPU
         }
-        let (cell, codec) = (&core.pair(self.end.peer).giver, core.codec());
+        let (cell, codec) = (&pair.giver, core.codec());
         let mut giver = cell.get();
         let drained = giver.drained();
         // The caller has other things to do, too: one round at a time.
@@ -131,6 +145,7 @@ pub(super) fn receive(end: &End<'_>, header: &Header, to: Out, room: usize) -> R
         done += take(&relay, header.address, done, len, to)?;
     }
     end.core.check_poison()?;
+    TAKEN.set(taken() + 1);
     Ok(header.len)
 }
 
