@@ -183,7 +183,9 @@ async fn live(
     tokio::spawn(segments::socket::serve(ranks, Arc::clone(segments)));
     if let Some(address) = config.metrics.listen {
         let listener = TcpListener::bind(address).await.with_context(|| format!("metrics at {address}"))?;
-        tokio::spawn(http::serve(listener, follow.meters, inbox.clone()));
+        let sources =
+            http::Sources { meters: follow.meters, inbox: inbox.clone(), segments: Arc::clone(segments) };
+        tokio::spawn(http::serve(listener, sources));
     }
     if let Some(dir) = config.metrics.hpc_job_dir.clone() {
         tokio::spawn(hpc_jobs::keep(dir, follow.changes, inbox.clone()));

@@ -27,6 +27,7 @@ mod turnstile;
 use crate::config::Config;
 use crate::notify::Notifier;
 use crate::process;
+use crate::seldom::Seldom;
 use account::{Account, Decision, Promise, StepKey};
 use cgroup::Home;
 use limits::HugePages;
@@ -35,17 +36,21 @@ use migshare_policy::record::Holder;
 use migshare_proto::message::{CloseLease, OpenSegment, Reason, Refused, ReleaseGrant, Reply, SegmentReply};
 use migshare_proto::segment::Fetched;
 use migshare_proto::size;
+use migshare_proto::status::SegmentsStatus;
 use peer::Peer;
 use register::{Entry, Register};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// All segments of the node.
 #[derive(Debug)]
 pub struct Segments {
     node: String,
     state: Mutex<State>,
+    /// The log line of a step that would have a segment if there were room.
+    full: Seldom,
 }
 
 #[derive(Debug)]
@@ -92,7 +97,16 @@ impl Segments {
             huge_pages,
             "segments are given out; ranks get huge pages where this says advise or always"
         );
-        Ok(Arc::new(Segments { node: config.node.clone(), state: Mutex::new(state) }))
+        Ok(Arc::new(Segments {
+            node: config.node.clone(),
+            state: Mutex::new(state),
+            full: Seldom::default(),
+        }))
+    }
+
+    /// How much is promised.
+    pub fn status(&self) -> SegmentsStatus {
+        self.state().account.status()
     }
 
     /// Follows the ends of the slurmstepds whose segments were taken up.
@@ -128,6 +142,12 @@ impl Segments {
                 segment(Some(promise.bytes), None)
             }
             Decision::Nothing(note) => segment(None, Some(note)),
+            Decision::Full(note) => {
+                if let Some(left_out) = self.full.due(Instant::now()) {
+                    tracing::warn!(job = key.0, step = %key.1, note, left_out, "a step goes without its segment");
+                }
+                segment(None, Some(note))
+            }
             Decision::Refused(text) => {
                 tracing::warn!(job = key.0, step = %key.1, text, "segment refused");
                 refusal(Reason::NoSegment, text)

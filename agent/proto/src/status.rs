@@ -29,6 +29,20 @@ pub struct Status {
     /// How tasks are kept from the leaves of others.
     #[serde(default)]
     pub isolation: IsolationStatus,
+    /// Memory that the ranks of steps share. Agents before this field do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<SegmentsStatus>,
+}
+
+/// Memory that the ranks of steps share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentsStatus {
+    /// Number of steps that have some.
+    pub steps: u32,
+    /// Bytes that are promised to them; pages are taken when a rank first writes to them.
+    pub promised: u64,
+    /// Most bytes that may be promised.
+    pub limit: u64,
 }
 
 /// How tasks are kept from the device files of leaves that are not theirs.

@@ -2,8 +2,9 @@
 
 use super::paint::{Colour, Paint};
 use super::{Agent, Exit};
+use migshare_proto::size;
 use migshare_proto::status::{
-    Filter, GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, OrderStatus, Status,
+    Filter, GpuState, GpuStatus, LeafState, LeafStatus, LeaseStatus, OrderStatus, SegmentsStatus, Status,
 };
 use std::fmt::Write;
 
@@ -34,6 +35,10 @@ fn render(status: &Status, paint: Paint) -> String {
             "\n{}",
             table(&LEASE_HEADS, &status.leases.iter().map(lease).collect::<Vec<_>>(), paint)
         );
+    }
+    if let Some(SegmentsStatus { steps, promised, limit }) = status.segments {
+        let (promised, limit) = (size::show(promised), size::show(limit));
+        let _ = writeln!(out, "\nshared memory of {steps} steps: {promised} of {limit} promised");
     }
     let _ = writeln!(out, "\nisolation of tasks: {}", filter(status.isolation.filter));
     for note in &status.isolation.notes {

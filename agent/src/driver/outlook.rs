@@ -30,6 +30,8 @@ impl Driver {
             leases: picture.leases,
             problems,
             isolation: self.isolation.clone(),
+            // The server knows; the driver has nothing to do with them.
+            segments: None,
         }
     }
 

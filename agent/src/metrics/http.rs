@@ -3,6 +3,7 @@
 
 use super::Meters;
 use crate::driver::{Event, Inbox};
+use crate::segments::Segments;
 use crate::seldom::Seldom;
 use migshare_proto::status::Status;
 use std::sync::Arc;
@@ -23,8 +24,19 @@ const ASKING: Duration = Duration::from_secs(2);
 /// Time for a client to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where the pages come from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// What is counted as it happens.
+    pub meters: Meters,
+    /// The way to the driver.
+    pub inbox: Inbox,
+    /// Memory of steps.
+    pub segments: Arc<Segments>,
+}
+
 /// Serves for ever.
-pub async fn serve(listener: TcpListener, meters: Meters, inbox: Inbox) {
+pub async fn serve(listener: TcpListener, sources: Sources) {
     let (mut readers, crowded) = (Readers::default(), Seldom::default());
     loop {
         let stream = match listener.accept().await {
@@ -43,7 +55,7 @@ pub async fn serve(listener: TcpListener, meters: Meters, inbox: Inbox) {
             tracing::warn!(clients = CLIENTS, %peer, left_out, "readers of metrics are crowded: one was hung up on");
         }
         if room != Room::Full {
-            readers.enter(stream, meters.clone(), inbox.clone());
+            readers.enter(stream, sources.clone());
         }
         // Turn about: those inside go on, however fast others connect.
         tokio::task::yield_now().await;
@@ -82,30 +94,25 @@ impl Readers {
         Room::Taken
     }
 
-    fn enter(&mut self, stream: TcpStream, meters: Meters, inbox: Inbox) {
+    fn enter(&mut self, stream: TcpStream, sources: Sources) {
         let asked = Arc::new(AtomicBool::new(false));
         let mark = Arc::clone(&asked);
         let task = tokio::spawn(async move {
             // A reader that is late or gone is no event.
-            let _ = answer(stream, &mark, &meters, &inbox).await;
+            let _ = answer(stream, &mark, &sources).await;
         });
         self.0.push(Reader { task: task.abort_handle(), asked });
     }
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    asked: &AtomicBool,
-    meters: &Meters,
-    inbox: &Inbox,
-) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, asked: &AtomicBool, sources: &Sources) -> std::io::Result<()> {
     let Some(head) = timeout(ASKING, head(&mut stream)).await?? else { return Ok(()) };
     asked.store(true, Ordering::Relaxed);
-    timeout(PATIENCE, reply(stream, &head, meters, inbox)).await?
+    timeout(PATIENCE, reply(stream, &head, sources)).await?
 }
 
-async fn reply(mut stream: TcpStream, head: &[u8], meters: &Meters, inbox: &Inbox) -> std::io::Result<()> {
-    let (code, kind, body) = page(head, meters, inbox).await;
+async fn reply(mut stream: TcpStream, head: &[u8], sources: &Sources) -> std::io::Result<()> {
+    let (code, kind, body) = page(head, sources).await;
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
@@ -129,7 +136,7 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-async fn page(head: &[u8], meters: &Meters, inbox: &Inbox) -> (&'static str, &'static str, Vec<u8>) {
+async fn page(head: &[u8], sources: &Sources) -> (&'static str, &'static str, Vec<u8>) {
     let line = String::from_utf8_lossy(head.split(|b| *b == b'\r').next().unwrap_or_default()).into_owned();
     let mut words = line.split(' ');
     let (method, path) = (words.next(), words.next().unwrap_or_default());
@@ -140,7 +147,7 @@ async fn page(head: &[u8], meters: &Meters, inbox: &Inbox) -> (&'static str, &'s
     if !known.contains(&path) {
         return ("404 Not Found", TEXT, format!("there are {}\n", known.join(", ")).into_bytes());
     }
-    let Some(status) = status(inbox).await else {
+    let Some(status) = sources.status().await else {
         return ("503 Service Unavailable", TEXT, b"the agent is stopping\n".to_vec());
     };
     match path {
@@ -149,15 +156,20 @@ async fn page(head: &[u8], meters: &Meters, inbox: &Inbox) -> (&'static str, &'s
             ("200 OK", TEXT, b"serving\n".to_vec())
         }
         "/ready" => ("503 Service Unavailable", TEXT, (status.problems.join("\n") + "\n").into_bytes()),
-        _ => match meters.render(&status) {
+        _ => match sources.meters.render(&status) {
             Ok(text) => ("200 OK", "text/plain; version=0.0.4; charset=utf-8", text),
             Err(e) => ("500 Internal Server Error", TEXT, format!("{e}\n").into_bytes()),
         },
     }
 }
 
-async fn status(inbox: &Inbox) -> Option<Box<Status>> {
-    let (sender, receiver) = oneshot::channel();
-    inbox.send(Event::Status(sender));
-    receiver.await.ok()
+impl Sources {
+    /// The picture of the node; none where the agent is stopping.
+    async fn status(&self) -> Option<Box<Status>> {
+        let (sender, receiver) = oneshot::channel();
+        self.inbox.send(Event::Status(sender));
+        let mut status = receiver.await.ok()?;
+        status.segments = Some(self.segments.status());
+        Some(status)
+    }
 }

@@ -1,7 +1,7 @@
 //! Figures that the status shows: built anew at each scrape, so that what is gone leaves no series behind.
 
 use super::table;
-use migshare_proto::status::{Filter, GpuState, GpuStatus, LeafState, LeafStatus, Status};
+use migshare_proto::status::{Filter, GpuState, GpuStatus, LeafState, LeafStatus, SegmentsStatus, Status};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};
@@ -29,6 +29,11 @@ pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus:
         ("migshare_problems", status.problems.len() as f64),
     ] {
         out.set(name, &[], value)?;
+    }
+    if let Some(SegmentsStatus { steps, promised, limit }) = status.segments {
+        out.set("migshare_segments", &[], f64::from(steps))?;
+        out.set("migshare_segments_promised_bytes", &[], promised as f64)?;
+        out.set("migshare_segments_limit_bytes", &[], limit as f64)?;
     }
     for gpu in &status.gpus {
         let is_here = |other: &GpuStatus| other.index == gpu.index && other.state != GpuState::Missing;

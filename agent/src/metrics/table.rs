@@ -95,6 +95,13 @@ pub const TABLE: &[Row] = &[
         &["request"],
         "Time from a request read whole to its reply written.",
     ),
+    define("migshare_segments", &[], "Steps whose ranks share memory."),
+    define("migshare_segments_limit_bytes", &[], "Most bytes of such memory that may be promised."),
+    define(
+        "migshare_segments_promised_bytes",
+        &[],
+        "Bytes of such memory that are promised; pages are taken as ranks write to them.",
+    ),
 ];
 
 /// The row of a metric. A name that is not in the table is a defect, which the start reports.

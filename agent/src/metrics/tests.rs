@@ -2,9 +2,12 @@ use super::*;
 
 const STATUS: &str = include_str!("../../proto/tests/golden/reply/status.json");
 
+const SEGMENTS: migshare_proto::status::SegmentsStatus =
+    migshare_proto::status::SegmentsStatus { steps: 1, promised: 256 << 20, limit: 1 << 30 };
+
 fn status() -> Status {
     match serde_json::from_str(STATUS).unwrap() {
-        migshare_proto::Reply::Status(status) => *status,
+        migshare_proto::Reply::Status(status) => Status { segments: Some(SEGMENTS), ..*status },
         other => panic!("{other:?}"),
     }
 }

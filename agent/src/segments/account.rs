@@ -8,6 +8,7 @@
 use super::limits::{GRAIN, Limits, Unasked};
 use migshare_policy::record::Holder;
 use migshare_proto::message::OpenSegment;
+use migshare_proto::status::SegmentsStatus;
 use migshare_proto::{JobKey, StepId, size};
 use std::collections::BTreeMap;
 
@@ -32,6 +33,8 @@ pub(super) enum Decision {
     Promised(Promise),
     /// The step has none, and did not ask for one.
     Nothing(String),
+    /// The step did not ask, and would have one if there were room.
+    Full(String),
     /// The step asked for what it cannot have.
     Refused(String),
 }
@@ -64,14 +67,14 @@ impl Account {
             (None, Unasked::Size(_)) => return Decision::Nothing("a single leaf needs none".to_owned()),
             (None, Unasked::Off) => return Decision::Nothing("this site gives none unasked".to_owned()),
         };
-        match self.room(key, bytes) {
+        match self.room(key, asked.job.uid, bytes) {
             Ok(bytes) => {
                 let promise = Promise { job: asked.job, bytes, holder };
                 self.promises.insert(key, promise);
                 Decision::Promised(promise)
             }
             Err(why) if asked.bytes.is_some() => Decision::Refused(why),
-            Err(why) => Decision::Nothing(why),
+            Err(why) => Decision::Full(why),
         }
     }
 
@@ -93,13 +96,23 @@ impl Account {
         self.promises.iter().map(|(key, promise)| (*key, promise))
     }
 
-    /// Bytes promised to all steps but this one.
-    fn promised_beside(&self, key: StepKey) -> u64 {
-        self.promises.iter().filter(|(k, _)| **k != key).map(|(_, p)| p.bytes).sum()
+    /// What an admin is shown.
+    pub(super) fn status(&self) -> SegmentsStatus {
+        let promised = self.promises.values().map(|p| p.bytes).sum();
+        SegmentsStatus { steps: self.promises.len() as u32, promised, limit: self.total }
+    }
+
+    /// Bytes promised to all steps but this one, by user.
+    fn promised_beside(&self, key: StepKey) -> BTreeMap<u32, u64> {
+        let mut users = BTreeMap::new();
+        for (_, promise) in self.promises.iter().filter(|(k, _)| **k != key) {
+            *users.entry(promise.job.uid).or_insert(0) += promise.bytes;
+        }
+        users
     }
 
     /// The size to promise: whole huge pages, if there is room for them.
-    fn room(&self, key: StepKey, asked: u64) -> Result<u64, String> {
+    fn room(&self, key: StepKey, uid: u32, asked: u64) -> Result<u64, String> {
         let max = self.limits.max.0;
         if asked > max {
             return Err(format!(
@@ -109,17 +122,35 @@ impl Account {
             ));
         }
         let bytes = asked.next_multiple_of(GRAIN);
-        let promised = self.promised_beside(key);
+        let users = self.promised_beside(key);
+        let own = users.get(&uid).copied().unwrap_or(0);
+        let per_user = self.limits.per_user();
+        if bytes > per_user.saturating_sub(own) {
+            return Err(format!(
+                "a segment of {} does not fit: {} of {} are promised to other steps of user {uid} on this node (segments.per_user)",
+                size::show(bytes),
+                size::show(own),
+                size::show(per_user)
+            ));
+        }
+        let promised: u64 = users.values().sum();
         if bytes > self.total.saturating_sub(promised) {
             return Err(format!(
-                "a segment of {} does not fit: {} of {} are promised to other steps of this node (segments.total)",
+                "a segment of {} does not fit: {} of {} are promised to other steps of this node, to {} (segments.total)",
                 size::show(bytes),
                 size::show(promised),
-                size::show(self.total)
+                size::show(self.total),
+                holders(&users)
             ));
         }
         Ok(bytes)
     }
+}
+
+/// Who holds how much, in words.
+fn holders(users: &BTreeMap<u32, u64>) -> String {
+    let texts: Vec<String> = users.iter().map(|(uid, n)| format!("user {uid} {}", size::show(*n))).collect();
+    texts.join(", ")
 }
 
 #[cfg(test)]
@@ -132,7 +163,7 @@ mod tests {
     fn account() -> Account {
         let default = Unasked::Size(Bytes(64 * MIB));
         let (max, total) = (Bytes(128 * MIB), Some(Bytes(200 * MIB)));
-        Account::new(Limits { default, max, total, ..Limits::default() })
+        Account::new(Limits { default, max, total, per_user: total, ..Limits::default() })
     }
 
     fn asked(job: u32, leaves: u32, bytes: Option<u64>) -> OpenSegment {
@@ -169,7 +200,21 @@ mod tests {
         let request = asked(1, 2, Some(128 * MIB));
         let first = open(&mut account, &request);
         assert_eq!(bytes(open(&mut account, &request)), bytes(first));
-        assert_eq!(account.promised_beside((9, StepId(9))), 128 * MIB);
+        assert_eq!(account.promised_beside((9, StepId(9))), BTreeMap::from([(1000, 128 * MIB)]));
+    }
+
+    #[test]
+    fn a_user_takes_no_more_than_a_users_share() {
+        let limits = Limits { max: Bytes(64 * MIB), total: Some(Bytes(200 * MIB)), ..Limits::default() };
+        let mut account = Account::new(limits);
+        assert_eq!(bytes(open(&mut account, &asked(1, 2, Some(64 * MIB)))), 64 * MIB);
+        let second = open(&mut account, &asked(2, 2, Some(64 * MIB)));
+        assert!(matches!(&second, Decision::Refused(why) if why.contains("64M of 100M")), "{second:?}");
+        let mut other = asked(3, 2, Some(64 * MIB));
+        other.job.uid = 1001;
+        assert_eq!(bytes(open(&mut account, &other)), 64 * MIB);
+        let status = account.status();
+        assert_eq!((status.steps, status.promised, status.limit), (2, 128 * MIB, 200 * MIB));
     }
 
     #[test]
@@ -191,11 +236,13 @@ mod tests {
         };
         assert!(refusal(open(&mut account, &asked(1, 2, Some(129 * MIB)))).contains("segments.max"));
         open(&mut account, &asked(1, 2, Some(128 * MIB)));
-        let text = refusal(open(&mut account, &asked(2, 2, Some(128 * MIB))));
-        assert!(text.contains("128M of 200M") && text.contains("segments.total"), "{text}");
+        let mut other = asked(2, 2, Some(128 * MIB));
+        other.job.uid = 1001;
+        let text = refusal(open(&mut account, &other));
+        assert!(text.contains("128M of 200M") && text.contains("user 1000 128M (segments.total)"), "{text}");
         open(&mut account, &asked(3, 2, None));
         assert!(
-            matches!(open(&mut account, &asked(4, 2, None)), Decision::Nothing(_)),
+            matches!(open(&mut account, &asked(4, 2, None)), Decision::Full(_)),
             "who did not ask still starts"
         );
         assert!(account.close((1, StepId(0))) && !account.close((1, StepId(0))));

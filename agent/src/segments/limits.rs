@@ -5,6 +5,7 @@
 //! default = "256M"     # of a step with two or more leaves that says nothing; "off" for none
 //! max = "8G"           # of one step, whatever it asks for
 //! total = "64G"        # of all steps on the node together; not given: half of the node's memory
+//! per_user = "32G"     # of all steps of one user on the node; not given: half of total, and max at least
 //! huge_pages = "try"   # from the pool of huge pages where it has enough, otherwise ordinary ones; not given: "never"
 //! ```
 //! The sizes bound addresses, not memory in use: a page is taken when a rank first writes to it, and is charged to the
@@ -42,6 +43,8 @@ pub struct Limits {
     pub max: Bytes,
     /// Most bytes of all segments together.
     pub total: Option<Bytes>,
+    /// Most bytes of all segments of one user, so that nobody takes the others' share.
+    pub per_user: Option<Bytes>,
     /// Whether their pages come from the node's pool of huge pages.
     pub huge_pages: HugePages,
 }
@@ -60,7 +63,7 @@ pub enum HugePages {
 impl Default for Limits {
     fn default() -> Limits {
         let default = Unasked::Size(Bytes(256 << 20));
-        Limits { default, max: Bytes(8 << 30), total: None, huge_pages: HugePages::Never }
+        Limits { default, max: Bytes(8 << 30), total: None, per_user: None, huge_pages: HugePages::Never }
     }
 }
 
@@ -70,6 +73,11 @@ impl Limits {
         self.total.map_or_else(|| memory() / 2, |bytes| bytes.0)
     }
 
+    /// Most bytes of all segments of one user.
+    pub fn per_user(&self) -> u64 {
+        self.per_user.map_or_else(|| (self.total() / 2).max(self.max.0), |bytes| bytes.0)
+    }
+
     /// What is wrong with the values, with the key that has it.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         if let Unasked::Size(Bytes(default)) = self.default
@@ -77,6 +85,12 @@ impl Limits {
         {
             let (default, max) = (size::show(default), size::show(self.max.0));
             return Some(("segments.default", format!("{default} is more than segments.max = {max}")));
+        }
+        if let Some(Bytes(per_user)) = self.per_user
+            && per_user < self.max.0
+        {
+            let (per_user, max) = (size::show(per_user), size::show(self.max.0));
+            return Some(("segments.per_user", format!("{per_user} is less than segments.max = {max}")));
         }
         let total = self.total?.0;
         (total < self.max.0).then(|| {
@@ -138,6 +152,13 @@ mod tests {
     }
 
     #[test]
+    fn a_user_has_half_of_all_and_what_one_step_may_have_at_least() {
+        assert_eq!(read("max = \"1G\"\ntotal = \"4G\"\n").unwrap().per_user(), 2 << 30);
+        assert_eq!(read("max = \"3G\"\ntotal = \"4G\"\n").unwrap().per_user(), 3 << 30);
+        assert_eq!(read("max = \"1G\"\nper_user = \"1G\"\n").unwrap().per_user(), 1 << 30);
+    }
+
+    #[test]
     fn huge_pages_are_asked_for_by_name() {
         assert_eq!(read("").unwrap().huge_pages, HugePages::Never);
         assert_eq!(read("huge_pages = \"try\"\n").unwrap().huge_pages, HugePages::Try);
@@ -157,5 +178,6 @@ mod tests {
         let fault = |text| read(text).unwrap().fault().map(|(key, _)| key);
         assert_eq!(fault("default = \"2G\"\nmax = \"1G\"\n"), Some("segments.default"));
         assert_eq!(fault("max = \"2G\"\ntotal = \"1G\"\n"), Some("segments.total"));
+        assert_eq!(fault("max = \"2G\"\nper_user = \"1G\"\n"), Some("segments.per_user"));
     }
 }

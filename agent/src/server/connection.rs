@@ -185,7 +185,9 @@ impl Connection {
             Request::Status(_) => {
                 let (sender, receiver) = oneshot::channel();
                 self.parts.inbox.send(Event::Status(sender));
-                Ok(self.wait(receiver).await?.map_or_else(stopping, Reply::Status))
+                let Some(mut status) = self.wait(receiver).await? else { return Ok(stopping()) };
+                status.segments = Some(self.parts.segments.status());
+                Ok(Reply::Status(status))
             }
             Request::OpenSegment(asked) => Ok(self.parts.segments.promise(&asked)),
             other => {

@@ -137,7 +137,7 @@ fn a_pool_of_huge_pages_that_is_too_small_costs_a_message_and_no_step() {
 #[test]
 fn the_sites_limits_hold() {
     let mut rig = Rig::new(1).with(
-        "[slurm]\ndrain = false\nsqueue = \"/bin/false\"\n[segments]\ndefault = \"64M\"\nmax = \"128M\"\ntotal = \"160M\"\n",
+        "[slurm]\ndrain = false\nsqueue = \"/bin/false\"\n[segments]\ndefault = \"64M\"\nmax = \"128M\"\ntotal = \"160M\"\nper_user = \"1G\"\n",
     );
     rig.start();
     let holder = Holder::new();
@@ -153,6 +153,9 @@ fn the_sites_limits_hold() {
     assert!(text.contains("segments.total"), "{text}");
     let unasked = rig.segment(own_job(3), 2, None, holder.pid()).unwrap();
     assert!(unasked.bytes.is_none() && unasked.note.unwrap().contains("segments.total"));
+    assert!(rig.log().contains("a step goes without its segment"), "{}", rig.log());
+    let shown = rig.try_status().unwrap().segments.unwrap();
+    assert_eq!((shown.steps, shown.promised, shown.limit), (1, 128 << 20, 160 << 20));
     assert_eq!(rig.segment(own_job(4), 1, None, holder.pid()).unwrap().bytes, None, "one leaf needs none");
     let (reason, _) = refused(rig.segment(own_job(5), 2, None, 0));
     assert_eq!(reason, Reason::BadRequest);
