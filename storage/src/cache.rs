@@ -12,6 +12,7 @@
 mod directory;
 mod free;
 mod index;
+mod pins;
 mod queue;
 mod record;
 mod store;
@@ -263,9 +264,24 @@ impl<S: Sectors> Cache<S> {
         self.index().missing(Extent { file, number: offset / EXTENT }, version, version.size)
     }
 
-    /// Keeps a file's extents from eviction, or lets them go again.
-    pub fn pin_file(&self, file: FileKey, pinned: bool) {
-        self.index().pin_file(file, pinned);
+    /// Keeps the extents of a file of this size from eviction. Returns whether there is room: half of the slots may be kept.
+    pub fn pin_file(&self, file: FileKey, size: u64) -> bool {
+        self.index().pin_file(file, size.div_ceil(EXTENT))
+    }
+
+    /// Lets a file's extents go again.
+    pub fn unpin_file(&self, file: FileKey) {
+        self.index().unpin_file(file);
+    }
+
+    /// Whether any file is pinned.
+    pub fn has_pins(&self) -> bool {
+        !self.index().pins().is_empty()
+    }
+
+    /// Slots that pinned files hold.
+    pub fn pinned_slots(&self) -> u64 {
+        self.index().pins().held()
     }
 
     /// Slots in use and slots in all.

@@ -49,6 +49,11 @@ fn refused(path: &Path, error: Errno) -> anyhow::Error {
         Errno::ACCESS => {
             anyhow!("{path}: you may not read it, or not write to it where the command changes something")
         }
+        Errno::NOSPC => {
+            anyhow!(
+                "{path}: half of the cache is pinned, and more cannot be: `forget` something, or give more --size"
+            )
+        }
         Errno::PERM => anyhow!("{path}: only the user who runs the sidecar may do that"),
         other => anyhow::Error::from(std::io::Error::from(other)).context(path.to_string()),
     }

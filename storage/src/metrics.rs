@@ -121,6 +121,7 @@ fn of_cache(page: &mut Page, cache: &Cache<FileStore>) {
     let gauges = [
         ("cache_used_bytes", "Bytes of slots that hold something.", u64::from(used) * EXTENT),
         ("cache_size_bytes", "Bytes of all slots.", u64::from(all) * EXTENT),
+        ("cache_pinned_bytes", "Bytes of slots that pinned files hold.", cache.pinned_slots() * EXTENT),
     ];
     for (name, help, value) in gauges {
         page.one(Kind::Gauge, name, help, &[], value);

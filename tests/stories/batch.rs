@@ -83,7 +83,9 @@ fn what_a_script_leaves_running_is_killed_unless_its_trap_ends_it_in_order() {
         let ended = cluster.user().sbatch("", &format!("{beside}{trap}"))?;
         ended.until_completed()?;
         ended.until_printed(1, "in order")?;
-        let cancelled = cluster.user().sbatch("", &format!("{beside}{trap}echo works; sleep 600"))?;
+        // Not bash, which would run the other trap by itself.
+        let script = format!("{beside}{trap}trap 'exit 143' TERM\necho works; sleep 600");
+        let cancelled = cluster.user().sbatch("", &script)?;
         cancelled.until_printed(1, "works")?;
         cancelled.cancel()?;
         cancelled.until_state("CANCELLED")?;

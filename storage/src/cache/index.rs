@@ -3,10 +3,13 @@
 //! It is the only owner of slots. A slot is free, reserved by a writer (pinned, maybe with valid blocks), or
 //! holds valid blocks; it is given away only while nobody has it pinned.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+#[cfg(test)]
+use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::free::{Free, Wanted};
+use super::pins::Pins;
 use super::queue::{MOST_HITS, Queue, Slots};
 use super::record::{Extent, FileKey, Record, Version, blocks_inside, mask};
 use super::{BLOCK, BLOCKS, EXTENT};
@@ -44,12 +47,12 @@ pub(super) struct Index {
     by_file: HashMap<FileKey, BTreeMap<u64, Slot>>,
     free: Free,
     queue: Queue,
-    pinned_files: HashSet<FileKey>,
+    pins: Pins,
 }
 
 struct View<'a> {
     entries: &'a mut [Entry],
-    pinned_files: &'a HashSet<FileKey>,
+    pins: &'a Pins,
 }
 
 impl Slots for View<'_> {
@@ -59,7 +62,7 @@ impl Slots for View<'_> {
 
     fn is_pinned(&self, slot: Slot) -> bool {
         let entry = &self.entries[slot.0 as usize];
-        entry.pins > 0 || entry.record.as_ref().is_some_and(|r| self.pinned_files.contains(&r.extent.file))
+        entry.pins > 0 || entry.record.as_ref().is_some_and(|r| self.pins.keep(&r.extent.file))
     }
 
     fn is_used(&self, slot: Slot, stamp: u32) -> bool {
@@ -85,7 +88,7 @@ impl Index {
             by_file: HashMap::new(),
             free: Free::new(slots),
             queue: Queue::new(slots as usize),
-            pinned_files: HashSet::new(),
+            pins: Pins::new(slots),
         }
     }
 
@@ -175,7 +178,7 @@ impl Index {
     }
 
     fn evict(&mut self) -> Option<Slot> {
-        let mut view = View { entries: &mut self.entries, pinned_files: &self.pinned_files };
+        let mut view = View { entries: &mut self.entries, pins: &self.pins };
         let slot = self.queue.victim(&mut view)?;
         self.detach(slot);
         Some(slot)
@@ -184,6 +187,7 @@ impl Index {
     /// Takes the record off a slot and out of the maps.
     fn detach(&mut self, slot: Slot) -> bool {
         let Some(record) = self.entries[slot.0 as usize].record.take() else { return false };
+        self.pins.lost(&record.extent.file);
         if let Some(slots) = self.by_file.get_mut(&record.extent.file) {
             slots.remove(&record.extent.number);
             if slots.is_empty() {
@@ -223,10 +227,11 @@ impl Index {
             let fresh = Record { extent, version: *version, valid: 0, checksums: [0; BLOCKS as usize] };
             self.entries[slot.0 as usize].record = Some(Box::new(fresh));
             self.by_file.entry(extent.file).or_default().insert(extent.number, slot);
+            self.pins.gained(&extent.file);
             let stamp = self.entries[slot.0 as usize].stamp;
             self.queue.insert(slot, stamp, fingerprint(&extent));
             if self.queue.is_cluttered() {
-                self.queue.sweep(&View { entries: &mut self.entries, pinned_files: &self.pinned_files });
+                self.queue.sweep(&View { entries: &mut self.entries, pins: &self.pins });
             }
         }
         let record = self.entries[slot.0 as usize].record.as_mut()?;
@@ -281,12 +286,24 @@ impl Index {
         ranges
     }
 
-    pub(super) fn pin_file(&mut self, file: FileKey, pinned: bool) {
-        if pinned {
-            self.pinned_files.insert(file);
-        } else {
-            self.pinned_files.remove(&file);
-        }
+    fn held_by(&self, file: FileKey) -> u64 {
+        self.by_file.get(&file).map_or(0, |slots| slots.len() as u64)
+    }
+
+    /// Keeps the slots of a file that may come to hold `wanted`, if there is room for it.
+    pub(super) fn pin_file(&mut self, file: FileKey, wanted: u64) -> bool {
+        let held = self.held_by(file);
+        self.pins.add(file, wanted, held)
+    }
+
+    pub(super) fn unpin_file(&mut self, file: FileKey) {
+        let held = self.held_by(file);
+        self.pins.remove(file, held);
+    }
+
+    /// What stays.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// What a slot holds now.
@@ -308,6 +325,8 @@ impl Index {
     #[cfg(test)]
     pub(super) fn check(&self) {
         let mut seen = HashSet::new();
+        let held: u64 = self.pins.files().map(|file| self.held_by(file)).sum();
+        assert_eq!(held, self.pins.held(), "the slots of pinned files were miscounted");
         for (file, slots) in &self.by_file {
             for (number, slot) in slots {
                 assert!(seen.insert(*slot), "{slot:?} holds two extents");

@@ -163,11 +163,34 @@ fn pinned_files_and_slots_being_read_are_not_evicted() {
     let cache = Cache::load(Lossy::default(), 64);
     put(&cache, 1, 1, 0, 1);
     put(&cache, 2, 1, 0, 1);
-    cache.pin_file(key(1), true);
+    assert!(cache.pin_file(key(1), 1));
     let held = cache.lookup(key(2), &version(1), 0, 1).unwrap();
     (100..400).for_each(|inode| assert!(put(&cache, inode, 1, 0, 1)));
     assert!(get(&cache, 1, 1, 0) && get(&cache, 2, 1, 0));
     cache.unpin(&held[0]);
+    cache.index().check();
+}
+
+#[test]
+fn what_is_pinned_takes_no_more_than_half_of_the_cache() {
+    let cache = Cache::load(Lossy::default(), 64);
+    for inode in 1..=32 {
+        assert!(cache.pin_file(key(inode), 1), "{inode}");
+        assert!(cache.pin_file(key(inode), EXTENT), "a second time is no second share");
+        put(&cache, inode, 1, 0, 1);
+    }
+    assert!(!cache.pin_file(key(33), 1));
+    assert_eq!(cache.pinned_slots(), 32);
+    cache.unpin_file(key(1));
+    assert!(cache.pin_file(key(33), 1) && !cache.pin_file(key(34), 1));
+    // The second file grows.
+    (1..200).for_each(|number| assert!(put(&cache, 2, 1, number * EXTENT, 1)));
+    // More than its share is kept no better than anything else that was cached.
+    for _ in 0..10 {
+        (100..164).for_each(|inode| assert!(get(&cache, inode, 1, 0) || put(&cache, inode, 1, 0, 1)));
+    }
+    assert!(cache.pinned_slots() <= 32, "{} slots", cache.pinned_slots());
+    cache.forget(key(2));
     cache.index().check();
 }
 

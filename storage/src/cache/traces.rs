@@ -126,12 +126,13 @@ fn pinned_files_survive_any_scan_and_go_when_they_are_let_go() {
         let (slot, _) = index.reserve(extent, &VERSION).unwrap();
         index.commit(slot, extent, &VERSION, Some((0, &[0])));
     }
-    index.pin_file(pinned, true);
+    assert!(index.pin_file(pinned, 500));
     (0..10_000).for_each(|number| {
         access(&mut index, number);
     });
     assert_eq!(index.cached_blocks(pinned, &VERSION), 500);
-    index.pin_file(pinned, false);
+    index.check();
+    index.unpin_file(pinned);
     (0..10).flat_map(|_| 20_000..20_800).for_each(|number| {
         access(&mut index, number);
     });

@@ -10,11 +10,12 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
     Uid, chmodat, chownat, fstat, fstatvfs, linkat, mkdirat, mknodat, openat, readlinkat, renameat_with,
-    symlinkat, unlinkat, utimensat,
+    statat, symlinkat, unlinkat, utimensat,
 };
 
 use super::caller::set_umask;
 use super::{Attr, Caller, Fs, Node};
+use crate::cache::FileKey;
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +211,19 @@ impl Fs {
         let parent = self.node(parent)?;
         let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         self.before_unlinking(&parent, Path::new(name))?;
-        self.act(caller, || Ok(unlinkat(parent.fd(), name, flags)?))
+        let ends = self.pinned_by_its_last_name(&parent, name);
+        self.act(caller, || Ok(unlinkat(parent.fd(), name, flags)?))?;
+        ends.iter().for_each(|file| self.cache().unpin_file(*file));
+        Ok(())
+    }
+
+    /// The file that ends with this name, if it may be pinned: a pin ends with its file.
+    fn pinned_by_its_last_name(&self, parent: &Node, name: &OsStr) -> Option<FileKey> {
+        if !self.cache().has_pins() {
+            return None;
+        }
+        let stat = statat(parent.fd(), name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (stat.st_nlink == 1).then(|| self.nodes.file_key(&stat))
     }
 
     /// Renames, with the flags of renameat2.
@@ -230,7 +243,11 @@ impl Fs {
             self.before_naming(Some((&new, Path::new(to.1))), (&old, Path::new(from.1)))?;
         }
         self.before_naming(Some((&old, Path::new(from.1))), (&new, Path::new(to.1)))?;
-        self.act(caller, || Ok(renameat_with(old.fd(), from.1, new.fd(), to.1, flags)?))
+        let replaces = !flags.intersects(RenameFlags::EXCHANGE | RenameFlags::NOREPLACE);
+        let ends = if replaces { self.pinned_by_its_last_name(&new, to.1) } else { None };
+        self.act(caller, || Ok(renameat_with(old.fd(), from.1, new.fd(), to.1, flags)?))?;
+        ends.iter().for_each(|file| self.cache().unpin_file(*file));
+        Ok(())
     }
 
     /// Space of the backend.

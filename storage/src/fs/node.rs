@@ -117,8 +117,7 @@ impl NodeTable {
             return Arc::clone(node);
         }
         let id = self.id_of(&mut maps, key);
-        let file =
-            FileKey { backend: self.backend ^ stat.st_dev.wrapping_sub(self.root.0), inode: stat.st_ino };
+        let file = self.file_key(stat);
         let node = Arc::new(Node {
             id,
             fd,
@@ -131,6 +130,11 @@ impl NodeTable {
         maps.by_id.insert(id, (Arc::clone(&node), 1));
         maps.by_key.insert(key, id);
         node
+    }
+
+    /// Under which key the cache knows a file.
+    pub(super) fn file_key(&self, stat: &Stat) -> FileKey {
+        FileKey { backend: self.backend ^ stat.st_dev.wrapping_sub(self.root.0), inode: stat.st_ino }
     }
 
     fn id_of(&self, maps: &mut Maps, key: (u64, u64)) -> u64 {

@@ -5,7 +5,7 @@
 //! | `user.migshare.stats` | any | statistics of the mount, JSON | - |
 //! | `user.migshare.explain` | file | what is cached and why reads go where, JSON | - |
 //! | `user.migshare.forget` | file | - | drops the file from the cache, also if it is pinned |
-//! | `user.migshare.pin` | file | - | `1` keeps the file from eviction, `0` lets it go |
+//! | `user.migshare.pin` | file | - | `1` keeps the file from eviction, `0` lets it go; ENOSPC if half of the cache is pinned |
 //! | `user.migshare.policy` | root directory | name of the policy | another policy, by the mount's owner; ENODATA if it needs a profile and there is none |
 //!
 //! They are not listed. Rights are those of any `user.` attribute, which the kernel checks: read permission to get,
@@ -37,6 +37,10 @@ impl Fs {
 
     fn statistics(&self) -> serde_json::Value {
         let mut all = self.reads().stats_json();
+        let (used, slots) = self.cache().usage();
+        all["cache_slots"] = slots.into();
+        all["cache_slots_used"] = used.into();
+        all["cache_slots_pinned"] = self.cache().pinned_slots().into();
         if let (Some(back), Some(map)) = (self.back(), all.as_object_mut()) {
             map.extend(back.numbers().map(|(name, value)| (name.to_owned(), value.into())));
         }
@@ -53,10 +57,16 @@ impl Fs {
         let text = std::str::from_utf8(value).map_err(|_| errno(libc::EINVAL))?.trim();
         match (name, text) {
             ("forget", _) => {
-                self.cache().pin_file(node.state().key(), false);
+                self.cache().unpin_file(node.state().key());
                 self.cache().forget(node.state().key());
             }
-            ("pin", "0" | "1") => self.cache().pin_file(node.state().key(), text == "1"),
+            ("pin", "0") => self.cache().unpin_file(node.state().key()),
+            ("pin", "1") => {
+                let size = node.attr()?.stat.st_size.cast_unsigned();
+                if !self.cache().pin_file(node.state().key(), size) {
+                    return Err(errno(libc::ENOSPC));
+                }
+            }
             ("policy", _) if node.id() == ROOT => {
                 if caller.uid != rustix::process::geteuid().as_raw() {
                     return Err(errno(libc::EPERM));

@@ -83,6 +83,31 @@ fn a_pinned_file_stays_whatever_is_read() {
     assert_eq!(number(&ask(&["explain"], &pinned), "cached_bytes"), 4 << 20);
 }
 
+#[test]
+fn a_pin_ends_with_its_file_and_takes_no_more_than_half_of_the_cache() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&["--policy", "cache-only"]);
+    let files: Vec<_> = ["a", "b", "c", "d"].map(|name| rig.put(name, &content(4 << 20, 1))).into();
+    files[..3].iter().for_each(|file| warm_all(&["warm", "--pin"], file, 4 << 20));
+    // Of 32 MiB 12 are pinned; 6 more are too many.
+    let large = rig.put("large", &content(6 << 20, 1));
+    let (_, status, errors) = try_to(&["warm", "--pin"], &large);
+    assert!(!status.success() && errors.contains("half of the cache is pinned"), "{errors}");
+    let pinned = || rig.stats("cache_slots_pinned");
+    assert_eq!((pinned(), rig.stats("cache_slots")), (48, 128));
+    fs::hard_link(&files[0], rig.mount().join("other")).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    assert_eq!(pinned(), 48, "a file that has another name");
+    fs::remove_file(rig.mount().join("other")).unwrap();
+    assert_eq!(pinned(), 32);
+    fs::rename(&files[3], &files[1]).unwrap();
+    assert_eq!(pinned(), 16);
+    assert!(Command::new(BINARY).arg("forget").arg(&files[2]).status().unwrap().success());
+    assert_eq!(pinned(), 0);
+}
+
 /// A sidecar with two mounts.
 struct Both(Child);
 
