@@ -214,3 +214,14 @@ fn the_unit_is_hardened_as_far_as_mounts_allow() {
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[test]
+fn alerts_fire_when_a_side_or_a_flush_fails_and_not_before() {
+    let rules =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/prometheus/migshare-storage-alerts.test.yml");
+    let Ok(output) = Command::new("promtool").args(["test", "rules", rules]).output() else {
+        assert_ne!(std::env::var("MIGSHARE_REQUIRE").as_deref(), Ok("all"), "promtool is not installed");
+        return println!("SKIP: promtool is not installed");
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+}

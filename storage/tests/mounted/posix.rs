@@ -8,11 +8,13 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{
-    CWD, FallocateFlags, RenameFlags, SeekFrom, XattrFlags, copy_file_range, fallocate, getxattr, listxattr,
-    removexattr, renameat_with, seek, setxattr, statvfs,
+    AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, StatxFlags, XattrFlags,
+    copy_file_range, fallocate, getxattr, ioctl_getflags, listxattr, removexattr, renameat_with, seek,
+    setxattr, statvfs, statx, syncfs,
 };
+use rustix::io::Errno;
 
-use super::rig::{Rig, can_mount, content};
+use super::rig::{Rig, can_mount, content, wait_for};
 
 fn open(path: &Path) -> File {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).unwrap()
@@ -198,4 +200,30 @@ with mmap.mmap(fd, 8192) as m:
             assert_eq!((&found[4096..4104], found.len()), (&b"new old "[..], 8192), "{arguments:?}, {how}");
         }
     }
+}
+
+/// The lines of SEMANTICS.md: a change here is one there.
+#[test]
+fn what_is_not_passed_on_is_refused_or_left_out() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new(&["--writes", "back"]);
+    let path = rig.put("f", b"old");
+    let file = open(&path);
+    let nameless = rustix::fs::open(rig.mount(), OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR | Mode::WUSR);
+    assert_eq!(nameless.map(drop), Err(Errno::OPNOTSUPP));
+    let seen = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).unwrap();
+    assert_eq!(seen.stx_mask & StatxFlags::BTIME.bits(), 0, "a birth time");
+    assert_eq!(ioctl_getflags(&file), Err(Errno::NOTTY));
+    // The flush that comes by itself may be quicker now and then.
+    let mut byte = 0;
+    wait_for("a syncfs that leaves something dirty", || {
+        byte += 1;
+        file.write_all_at(&[byte], 0).unwrap();
+        syncfs(&file).unwrap();
+        fs::read(rig.backend().join("f")).unwrap()[0] != byte
+    });
+    file.sync_all().unwrap();
+    assert_eq!(fs::read(rig.backend().join("f")).unwrap()[0], byte);
 }
