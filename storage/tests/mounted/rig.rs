@@ -239,6 +239,15 @@ impl Rig {
         self.mount().join(name)
     }
 
+    /// The program where other users may run it too, who cannot walk to every build directory.
+    pub(crate) fn program(&self) -> PathBuf {
+        let program = self.dir.path().join("program");
+        if !program.exists() {
+            fs::copy(BINARY, &program).unwrap();
+        }
+        program
+    }
+
     /// Reads a file on the mount until all of it is cached.
     pub(crate) fn warm(&self, path: &Path) {
         wait_for("the file in the cache", || {

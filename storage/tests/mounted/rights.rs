@@ -98,10 +98,12 @@ fn only_the_owner_of_the_mount_changes_its_policy() {
     }
     let rig = Rig::new(&[]);
     mode(&rig.backend(), 0o777);
-    let set = format!("{} policy . cache-only", super::rig::BINARY);
-    assert!(!as_user(&set, &rig.mount()));
+    let program = rig.program();
+    let program = program.display();
+    let says = "only the user who runs the sidecar";
+    assert!(as_user(&format!("{program} policy . cache-only 2>&1 | grep \"{says}\""), &rig.mount()));
     rig.set_policy("orthus");
-    assert!(as_user(&format!("{} stats .", super::rig::BINARY), &rig.mount()));
+    assert!(as_user(&format!("{program} stats ."), &rig.mount()));
 }
 
 #[test]

@@ -7,18 +7,13 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::rig::{BINARY, Rig, can_mount, content, wait_for};
+use super::rig::{Rig, can_mount, content, wait_for};
 
 const NOBODY: u32 = 65534;
 
 /// Runs `warm` over the whole mount.
 fn warm(rig: &Rig, uid: u32) -> (Value, Output) {
-    // Where others may run it too.
-    let program = rig.path().join("program");
-    if !program.exists() {
-        fs::copy(BINARY, &program).unwrap();
-    }
-    let mut command = Command::new(program);
+    let mut command = Command::new(rig.program());
     command.arg("warm").arg(rig.mount()).arg("--json").uid(uid).gid(uid);
     let output = command.output().unwrap();
     let told = serde_json::from_slice(&output.stdout);
