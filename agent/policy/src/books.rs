@@ -81,6 +81,15 @@ pub struct Lease {
     pub grants: BTreeMap<StepId, Grant>,
 }
 
+/// A GPU that an admin took out of service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cordon {
+    /// Why, for people.
+    pub note: String,
+    /// Since when, seconds since the epoch.
+    pub at: i64,
+}
+
 /// A place that is kept out of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantine {
@@ -114,8 +123,8 @@ pub struct Books {
     pub leases: BTreeMap<JobKey, Lease>,
     /// Places kept out of use.
     pub quarantines: BTreeMap<Place, Quarantine>,
-    /// GPUs that take no new lease, and why.
-    pub cordons: BTreeMap<GpuUuid, String>,
+    /// GPUs that take no new lease.
+    pub cordons: BTreeMap<GpuUuid, Cordon>,
     /// GPUs whose idle layout is not the configured one.
     pub targets: BTreeMap<GpuUuid, Layout>,
     /// For each GPU that has not been cut to its layout since that was ordered: the layout before, to go back to if hardware refuses.
@@ -155,8 +164,8 @@ impl Books {
             Record::Unquarantine { place } => {
                 self.quarantines.remove(place);
             }
-            Record::Cordon { gpu, note } => {
-                self.cordons.insert(gpu.clone(), note.clone());
+            Record::Cordon { gpu, note, at } => {
+                self.cordons.insert(gpu.clone(), Cordon { note: note.clone(), at: *at });
             }
             Record::Uncordon { gpu } => {
                 self.cordons.remove(gpu);
@@ -221,8 +230,11 @@ impl Books {
             index: e.index,
             leaves: e.leaves,
         });
-        let cordons =
-            self.cordons.iter().map(|(gpu, n)| Record::Cordon { gpu: gpu.clone(), note: n.clone() });
+        let cordons = self.cordons.iter().map(|(gpu, cordon)| Record::Cordon {
+            gpu: gpu.clone(),
+            note: cordon.note.clone(),
+            at: cordon.at,
+        });
         enrolled.chain(cordons).chain(self.target_records())
     }
 

@@ -13,6 +13,8 @@ pub enum Order {
         gpu: GpuUuid,
         /// Why.
         note: String,
+        /// Now, seconds since the epoch.
+        at: i64,
     },
     /// Put a GPU back into service.
     Uncordon {

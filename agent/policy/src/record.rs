@@ -194,6 +194,8 @@ pub enum Record {
         gpu: GpuUuid,
         /// Why, for people.
         note: String,
+        /// When, seconds since the epoch; 0 where an older journal does not say.
+        at: i64,
     },
     /// A GPU takes leases again.
     Uncordon {

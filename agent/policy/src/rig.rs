@@ -40,6 +40,9 @@ pub(crate) fn rules(layout: Layout) -> Rules {
     Rules { layout, direction: Direction::Pack, reshaping: Reshaping::default() }
 }
 
+/// Since when a cordon is that Slurm has known for long: it sends no job that may still use the GPU.
+pub(crate) const LONG_AGO: i64 = i64::MIN / 2;
+
 pub(crate) fn job(n: u32) -> JobKey {
     JobKey { job: n, start: 1000, uid: 500 }
 }

@@ -32,7 +32,7 @@ impl Driver {
         reply: oneshot::Sender<Reply>,
     ) -> Option<Waiting> {
         let force = request.force;
-        match admin::order(&self.node, request.order) {
+        match admin::order(&self.node, super::now(), request.order) {
             Ok(order) => {
                 let question = Question::Order { order, force };
                 Some(Waiting::new(question, Box::new(reply)))

@@ -50,7 +50,7 @@ pub(super) fn record(record: &Record, books: &Books) {
         Record::Release { job, step } => info!(job = job.job, %step, "grant ended"),
         Record::Quarantine { place, cause, note } => warn!(%place, ?cause, note, "place is quarantined"),
         Record::Unquarantine { place } => info!(%place, "place is released from quarantine"),
-        Record::Cordon { gpu, note } => info!(%gpu, note, "gpu is cordoned"),
+        Record::Cordon { gpu, note, .. } => info!(%gpu, note, "gpu is cordoned"),
         Record::Uncordon { gpu } => info!(%gpu, "gpu is uncordoned"),
         Record::Target { gpu, layout } => {
             let layout = layout_name(layout.as_ref());

@@ -72,6 +72,8 @@ pub enum DiskRecord {
     Cordon {
         gpu: GpuUuid,
         note: String,
+        #[serde(default)]
+        at: i64,
     },
     Uncordon {
         gpu: GpuUuid,
@@ -214,7 +216,7 @@ impl From<&Record> for DiskRecord {
             Record::Unquarantine { place: Place { gpu, placement } } => {
                 D::Unquarantine { gpu, place: placement }
             }
-            Record::Cordon { gpu, note } => D::Cordon { gpu, note },
+            Record::Cordon { gpu, note, at } => D::Cordon { gpu, note, at },
             Record::Uncordon { gpu } => D::Uncordon { gpu },
             Record::Target { gpu, layout } => D::Target { gpu, layout: layout.map(Into::into) },
         }
@@ -246,7 +248,7 @@ impl From<DiskRecord> for Entry {
                 Record::Quarantine { place: Place { gpu, placement: place }, cause: cause.into(), note }
             }
             D::Unquarantine { gpu, place } => Record::Unquarantine { place: Place { gpu, placement: place } },
-            D::Cordon { gpu, note } => Record::Cordon { gpu, note },
+            D::Cordon { gpu, note, at } => Record::Cordon { gpu, note, at },
             D::Uncordon { gpu } => Record::Uncordon { gpu },
             D::Target { gpu, layout } => Record::Target { gpu, layout: layout.map(Into::into) },
         })

@@ -39,7 +39,7 @@ fn every_kind() -> Vec<Record> {
         Record::Release { job: job(), step: StepId(0) },
         Record::Remove { leaf: leaf(0) },
         Record::Gone { leaf: leaf(0) },
-        Record::Cordon { gpu: gpu.clone(), note: "fan".to_owned() },
+        Record::Cordon { gpu: gpu.clone(), note: "fan".to_owned(), at: 7 },
         Record::Uncordon { gpu: gpu.clone() },
         Record::Unquarantine { place: leaf(1).place },
         Record::Forget { gpu: gpu.clone() },

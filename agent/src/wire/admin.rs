@@ -14,9 +14,9 @@ use migshare_proto::message::{Reason, Refused};
 pub type Target = Vec<(GpuUuid, Option<Layout>)>;
 
 /// The order in a message. A note can become the reason of a drain, so it is taken as one line.
-pub fn order(node: &Node, order: admin::Order) -> Result<Order, Refused> {
+pub fn order(node: &Node, now: i64, order: admin::Order) -> Result<Order, Refused> {
     Ok(match order {
-        admin::Order::Cordon(o) => Order::Cordon { gpu: o.gpu, note: one_line(&o.note) },
+        admin::Order::Cordon(o) => Order::Cordon { gpu: o.gpu, note: one_line(&o.note), at: now },
         admin::Order::Uncordon(gpu) => Order::Uncordon { gpu },
         admin::Order::Quarantine(o) => Order::Quarantine { place: place(o.place), note: one_line(&o.note) },
         admin::Order::Release(at) => Order::Unquarantine { place: place(at) },

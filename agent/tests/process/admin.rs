@@ -246,7 +246,15 @@ fn a_cordoned_gpu_gets_no_new_job_and_keeps_the_one_it_has() {
     rig.kill();
     rig.launch(rig.command());
     rig.until("the cordon after a restart", |s| s.problems.iter().any(|p| p.contains("new fan")));
+    // Slurm started the one before it could know, the other long after.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    for (job, start, fits) in [(2, now, true), (3, now + 60, false)] {
+        let job = migshare_proto::JobKey { job, start, uid: 1000 };
+        let open = migshare_proto::message::OpenLease { job, leaves: 4, shape: Default::default() };
+        assert_eq!(rig.ask(migshare_proto::Request::OpenLease(open)).is_ok(), fits, "start {start}");
+    }
     assert_eq!(migshare(&rig, &["uncordon", &format!("gpu={name}")]).0, 0);
+    rig.close(2).unwrap();
     rig.settled();
     assert_eq!(migshare(&rig, &["uncordon", &name]).1, "nothing to change\n");
     assert_eq!(migshare(&rig, &["cordon", "9"]).0, 1);

@@ -16,7 +16,7 @@ impl Node {
             return Proposal::verdict(Verdict::Wait);
         }
         let records = match order {
-            Order::Cordon { gpu, note } => self.cordon(gpu, note),
+            Order::Cordon { gpu, note, at } => self.cordon(gpu, note, *at),
             Order::Uncordon { gpu } => Ok(self.uncordon(gpu)),
             Order::Quarantine { place, note } => self.quarantine(place, note),
             Order::Unquarantine { place } => self.unquarantine(place),
@@ -38,9 +38,9 @@ impl Node {
         if known { Ok(()) } else { Err(self.no_gpu(gpu)) }
     }
 
-    fn cordon(&self, gpu: &GpuUuid, note: &str) -> Result<Vec<Record>, Refused> {
+    fn cordon(&self, gpu: &GpuUuid, note: &str, at: i64) -> Result<Vec<Record>, Refused> {
         self.known(gpu)?;
-        Ok(vec![Record::Cordon { gpu: gpu.clone(), note: note.to_owned() }])
+        Ok(vec![Record::Cordon { gpu: gpu.clone(), note: note.to_owned(), at }])
     }
 
     fn uncordon(&self, gpu: &GpuUuid) -> Vec<Record> {

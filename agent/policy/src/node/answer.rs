@@ -69,7 +69,11 @@ impl Node {
             return Err(self.not_serving(why));
         }
         let picks = match bid.need {
-            None => self.pick(leaves, None, bid.direction).ok_or_else(|| self.no_leaves(leaves))?,
+            None => {
+                let picks = self.pick(leaves, None, bid.direction);
+                let late = || self.pick_late(job, leaves, bid.direction);
+                picks.or_else(late).ok_or_else(|| self.no_leaves(leaves))?
+            }
             Some(need) => self.pick_large(now, bid, need)?,
         };
         let told: Option<Vec<Leaf>> = picks.iter().map(|pick| self.leaf(pick)).collect();

@@ -9,9 +9,13 @@ use crate::layout::{Cut, Layout};
 use crate::placement::{Candidate, Direction, Free, Offers, choose_from, offers};
 use crate::record::{LeafId, Pick, Place};
 use crate::topology::{Gpu, Instance};
-use migshare_proto::GpuUuid;
+use migshare_proto::{GpuUuid, JobKey};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// Seconds in which Slurm learns that a node is to be drained: `scontrol` and a look of the keeper. Jobs that it starts until then were on
+/// their way.
+const NOTICE: i64 = 30;
 
 /// One GPU that serves, with the instances that a lease can have on it, and the best choices among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,20 @@ impl Node {
         Some(chosen.into_iter().map(pick).collect())
     }
 
+    /// The best instances for a job that Slurm sent here before it knew of a cordon. They may lie on the cordoned GPU, where only what
+    /// stands can be had: nothing is made there.
+    pub(super) fn pick_late(&self, job: JobKey, count: u32, direction: Direction) -> Option<Vec<Pick>> {
+        let late = |gpu: &GpuUuid| self.books.cordons.get(gpu).is_some_and(|c| job.start <= c.at + NOTICE);
+        if !self.books.cordons.keys().any(late) {
+            return None;
+        }
+        let offerings = self.work_out(None, &late);
+        let offers: Vec<&Offers> = offerings.iter().map(|offering| &offering.offers).collect();
+        let chosen = choose_from(&offers, count, direction)?;
+        let pick = |(gpu, at): (usize, usize)| self.leaf_to_be(&offerings[gpu].gpu, offerings[gpu].cuts[at]);
+        Some(chosen.into_iter().map(pick).collect())
+    }
+
     /// Number of leaves that a lease can have now.
     pub(super) fn free(&self) -> u32 {
         self.offerings(None).iter().map(|o| o.cuts.len() as u32).sum()
@@ -57,7 +75,7 @@ impl Node {
     /// when nobody waits; holds until the next change.
     pub fn prepare(&mut self) {
         if self.prepared.is_none() {
-            self.prepared = Some(self.work_out(None));
+            self.prepared = Some(self.work_out(None, &|_| false));
         }
     }
 
@@ -65,17 +83,23 @@ impl Node {
     fn offerings(&self, need: Option<Need>) -> Cow<'_, [Offering]> {
         match &self.prepared {
             Some(prepared) if need.is_none() => {
-                debug_assert_eq!(*prepared, self.work_out(None), "a change did not undo what was prepared");
+                debug_assert_eq!(
+                    *prepared,
+                    self.work_out(None, &|_| false),
+                    "a change did not undo what was prepared"
+                );
                 Cow::Borrowed(prepared)
             }
-            _ => Cow::Owned(self.work_out(need)),
+            _ => Cow::Owned(self.work_out(need, &|_| false)),
         }
     }
 
-    fn work_out(&self, need: Option<Need>) -> Vec<Offering> {
+    /// `also` says which cordoned GPUs are there, too.
+    fn work_out(&self, need: Option<Need>, also: &dyn Fn(&GpuUuid) -> bool) -> Vec<Offering> {
         let leased = self.leased_units();
         let serves = |view: &&View| {
-            self.sight.healthy(&view.gpu.uuid).is_some() && !self.books.cordons.contains_key(&view.gpu.uuid)
+            let gpu = &view.gpu.uuid;
+            self.sight.healthy(gpu).is_some() && (!self.books.cordons.contains_key(gpu) || also(gpu))
         };
         let mut views: Vec<&View> = self.sight.gpus.values().filter(serves).collect();
         views.sort_by_key(|view| (view.gpu.numa, view.gpu.index));
@@ -94,7 +118,8 @@ impl Node {
     fn free_on<'a>(&self, view: &'a View, leased: Units, need: Option<Need>) -> (Vec<Cut>, Candidate<'a>) {
         let ours = Ours { view, stands: self.books.stands_on(&view.gpu.uuid).collect() };
         let used = leased | self.blocked(&ours);
-        let free = |cut: &Cut| cut.placement.mask() & used == 0;
+        let cordoned = self.books.cordons.contains_key(&view.gpu.uuid);
+        let free = |cut: &Cut| cut.placement.mask() & used == 0 && (!cordoned || ours.has(*cut));
         let cuts = need.map_or_else(|| self.leaf_cuts(&ours), |need| places_for(&view.gpu, need));
         let cuts: Vec<Cut> = cuts.into_iter().filter(free).collect();
         let free = cuts.iter().map(|&cut| Free { placement: cut.placement, stands: ours.has(cut) });

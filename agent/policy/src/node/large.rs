@@ -3,6 +3,7 @@
 use super::Node;
 use super::answer::Bid;
 use super::refusal::{NAMED, leaves, refused};
+use crate::books::Cordon;
 use crate::charge::{Need, Price, price};
 use crate::record::{Pick, Place, Record};
 use migshare_proto::message::{Reason, Refused};
@@ -118,8 +119,8 @@ impl Node {
         let Some(view) = self.sight.healthy(&place.gpu) else {
             return Some(format!("{} does not serve", self.gpu_name(&place.gpu)));
         };
-        if let Some(why) = self.books.cordons.get(&place.gpu) {
-            return Some(format!("{} is cordoned: {why}", self.gpu_name(&place.gpu)));
+        if let Some(Cordon { note, .. }) = self.books.cordons.get(&place.gpu) {
+            return Some(format!("{} is cordoned: {note}", self.gpu_name(&place.gpu)));
         }
         let mut quarantines = self.books.quarantines_on(&place.gpu);
         if let Some((_, quarantine)) = quarantines.find(|(other, _)| other.overlaps(place)) {

@@ -77,7 +77,8 @@ impl Node {
 
     fn gpu_problem(&self, gpu: &GpuUuid) -> Option<String> {
         let name = self.gpu_name(gpu);
-        let cordoned = self.books.cordons.get(gpu).map(|why| format!("{name} is cordoned: {why}"));
+        let cordoned =
+            self.books.cordons.get(gpu).map(|cordon| format!("{name} is cordoned: {}", cordon.note));
         let Some(view) = self.sight.gpus.get(gpu) else {
             return Some(format!("{name} ({gpu}) is missing"));
         };

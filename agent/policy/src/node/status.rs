@@ -56,7 +56,7 @@ impl Node {
             pci_device: (gpu.pci_device != 0).then_some(gpu.pci_device),
             numa: gpu.numa,
             units: gpu.units,
-            cordon: self.books.cordons.get(&gpu.uuid).cloned(),
+            cordon: self.cordon_note(&gpu.uuid),
             state: match view.health {
                 Health::Mig if self.books.cordons.contains_key(&gpu.uuid) => GpuState::Cordoned,
                 Health::Mig => GpuState::Serving,
@@ -68,6 +68,10 @@ impl Node {
             leaves,
             prices: table(gpu).into_iter().map(price_status).collect(),
         }
+    }
+
+    fn cordon_note(&self, gpu: &GpuUuid) -> Option<String> {
+        self.books.cordons.get(gpu).map(|cordon| cordon.note.clone())
     }
 
     /// The GPUs that are counted and not seen, with the index that they had.
@@ -87,7 +91,7 @@ impl Node {
             numa: None,
             units: 0,
             state: GpuState::Missing,
-            cordon: self.books.cordons.get(gpu).cloned(),
+            cordon: self.cordon_note(gpu),
             order: None,
             leaves: Vec::new(),
             prices: Vec::new(),

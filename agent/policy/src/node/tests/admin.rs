@@ -6,9 +6,9 @@ use crate::layout::{Layout, Slot, fit};
 use crate::node::{Ask, Effect, Service, Verdict};
 use crate::order::Order;
 use crate::record::Place;
-use crate::rig::{Fault, Rig, close, job, open};
+use crate::rig::{Fault, LONG_AGO, Rig, close, job, open};
 use crate::topology::Health;
-use migshare_proto::{GpuUuid, Placement};
+use migshare_proto::{GpuUuid, JobKey, Placement};
 
 const DONE: Verdict = Verdict::Done { found: true };
 
@@ -41,7 +41,10 @@ fn a_cordoned_gpu_takes_no_job_makes_the_node_unfit_and_comes_back() {
     let mut rig = Rig::h100s(2);
     rig.ask(&open(1, 2));
     let gpu = uuid(&rig, 0);
-    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "fan".to_owned() }), DONE);
+    assert_eq!(
+        order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "fan".to_owned(), at: LONG_AGO }),
+        DONE
+    );
     assert_eq!(rig.reason(), "migshare: 7 of 14 leaves usable: gpu 0 is cordoned: fan");
     assert!(matches!(rig.ask(&open(1, 2)), Verdict::Lease(leaves) if leaves.len() == 2), "its job goes on");
     let Verdict::Lease(leaves) = rig.ask(&open(2, 7)) else { panic!() };
@@ -54,6 +57,38 @@ fn a_cordoned_gpu_takes_no_job_makes_the_node_unfit_and_comes_back() {
     assert_eq!(rig.node.service(), Service::Serving);
 }
 
+/// Slurm learns of a cordon a moment later: what it sent before that must not fail.
+#[test]
+fn a_job_that_was_on_its_way_when_its_gpu_was_cordoned_gets_what_stands_there() {
+    let mut rig = Rig::h100s(2);
+    let gpu = uuid(&rig, 0);
+    let started =
+        |n, start| Ask::Open { job: JobKey { start, ..job(n) }, leaves: 4, direction: None, need: None };
+    let cordoned = 1000;
+    assert_eq!(
+        order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "fan".to_owned(), at: cordoned }),
+        DONE
+    );
+    let gpus = |verdict| match verdict {
+        Verdict::Lease(leaves) => leaves.iter().map(|leaf| leaf.gpu).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(gpus(rig.ask(&started(1, cordoned - 5))), [1; 4], "the other GPU comes first");
+    assert!(gpus(rig.ask(&started(2, cordoned + 1))).contains(&0), "three are left on the other");
+    assert!(matches!(rig.ask(&started(3, cordoned + 60)), Verdict::Refused(_)), "Slurm knows by now");
+    rig.ask(&close(2));
+    // What does not stand is not made there.
+    rig.gpus[0].instances.truncate(3);
+    rig.scan();
+    rig.settle();
+    assert!(matches!(
+        rig.ask(&Ask::Open { job: job(4), leaves: 7, direction: None, need: None }),
+        Verdict::Refused(_)
+    ));
+    assert_eq!(gpus(rig.ask(&Ask::Open { job: job(5), leaves: 6, direction: None, need: None })).len(), 6);
+    assert_eq!(rig.standing(0).len(), 3);
+}
+
 #[test]
 fn nothing_is_made_or_destroyed_on_a_cordoned_gpu_until_it_is_back() {
     let mut rig = Rig::h100s(2);
@@ -64,7 +99,10 @@ fn nothing_is_made_or_destroyed_on_a_cordoned_gpu_until_it_is_back() {
         Ask::Open { job: job(2), leaves: 4, direction: None, need: Some(crate::charge::Need::Slices(3)) };
     let waits = rig.node.answer(rig.now, &large);
     assert_eq!(rig.carry(waits), Some(Verdict::Wait));
-    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "new fan".to_owned() }), DONE);
+    assert_eq!(
+        order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: "new fan".to_owned(), at: LONG_AGO }),
+        DONE
+    );
     assert_eq!(rig.node.books().leases.len(), 1);
     rig.gpus[1].instances.clear();
     apply(&mut rig, 1, Some(halves()));
@@ -94,7 +132,7 @@ fn an_instance_that_failed_to_be_made_on_a_cordoned_gpu_waits_for_its_return() {
         assert!(rig.step());
     }
     let gpu = uuid(&rig, 0);
-    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: String::new() }), DONE);
+    assert_eq!(order(&mut rig, &Order::Cordon { gpu: gpu.clone(), note: String::new(), at: LONG_AGO }), DONE);
     let done = rig.done.len();
     rig.settle_awake(5);
     assert!(rig.done[done..].iter().all(|effect| *effect == Effect::Scan), "{:?}", &rig.done[done..]);
@@ -125,7 +163,7 @@ fn a_place_or_gpu_that_does_not_exist_is_named() {
     let (_, text) = refusal(order(&mut rig, &Order::Quarantine { place: nowhere, note: String::new() }));
     assert_eq!(text, "gpu 0 has no place 7:1");
     let gpu = GpuUuid::new("GPU-x");
-    let (_, text) = refusal(order(&mut rig, &Order::Cordon { gpu, note: String::new() }));
+    let (_, text) = refusal(order(&mut rig, &Order::Cordon { gpu, note: String::new(), at: LONG_AGO }));
     assert_eq!(text, "this node has no gpu GPU-x in MIG mode");
 }
 

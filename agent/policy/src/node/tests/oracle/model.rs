@@ -352,7 +352,7 @@ impl Model {
         let uuid = self.rig.gpus[gpu].gpu.uuid.clone();
         if on {
             self.cordoned.insert(gpu);
-            self.order(&Order::Cordon { gpu: uuid, note: "test".to_owned() });
+            self.order(&Order::Cordon { gpu: uuid, note: "test".to_owned(), at: crate::rig::LONG_AGO });
         } else {
             self.cordoned.remove(&gpu);
             self.order(&Order::Uncordon { gpu: uuid });
