@@ -1,7 +1,7 @@
 //! A GPU is taken out of service while the queue is full: running jobs go on, Slurm sends no more, none fails, and the
 //! node is back when the GPU is.
 
-use migshare_harness::{Cluster, Result, Site, ensure, slurm, story};
+use migshare_harness::{Cluster, Result, Site, ensure, slurm, story, wait};
 
 #[test]
 fn no_job_fails_because_a_gpu_is_cordoned() {
@@ -43,4 +43,28 @@ fn no_job_fails_because_a_gpu_is_cordoned() {
 fn migshare(cluster: &Cluster, words: &str) -> Result<String> {
     let socket = cluster.nodes[0].home.socket();
     Ok(cluster.root().run(&format!("migshare --socket {} {words}", socket.display()))?.stdout)
+}
+
+/// An srun that Slurm sent here before it knew cannot be queued again: it is served, the others wait for the GPU.
+#[test]
+fn no_srun_fails_because_a_gpu_is_cordoned_while_it_starts() {
+    story(Site::ONE_NODE, |cluster| {
+        let user = cluster.user();
+        let all = || user.start("srun -n1 --mem=1 --gres=mig:14 alone");
+        let mut sruns = (0..4).map(|_| all()).collect::<Result<Vec<_>>>()?;
+        migshare(cluster, "cordon 0 --note fan")?;
+        sruns.extend((0..4).map(|_| all()).collect::<Result<Vec<_>>>()?);
+        slurm::until_node(cluster, "n1", &["draining", "drained"])?;
+        // Those that had a node have it to their end.
+        wait::until("only waiting jobs", || {
+            let queue = slurm::queue(cluster)?;
+            let runs = queue.iter().find(|job| job.state != "PENDING");
+            runs.map_or(Ok(()), |job| Err(format!("{job:?}")))
+        })?;
+        migshare(cluster, "uncordon 0")?;
+        for srun in sruns {
+            srun.wait()?.ok()?;
+        }
+        Ok(())
+    });
 }

@@ -2,7 +2,7 @@
 //! the node is never drained for it.
 
 use migshare_harness::slurm::{self, Job};
-use migshare_harness::{Cluster, Result, Site, ensure, sight, story};
+use migshare_harness::{Cluster, Result, Site, ensure, sight, story, wait};
 
 const REQUEUE: Site = Site { no_place: "requeue", ..Site::TWO_NODES };
 
@@ -85,7 +85,13 @@ fn a_job_of_two_nodes_is_kept_away_from_both_though_their_prologs_race() {
         let job = cluster
             .user()
             .sbatch("-N2 -n2 --ntasks-per-node=1 --mem=1 --mig-share=size=7g", "srun leaf-witness")?;
-        job.until_field("ExcNodeList", "n[1-2]")?;
+        // Which prolog comes first decides the order; Slurm keeps it as it was written.
+        wait::until("both nodes excluded", || {
+            match job.field("ExcNodeList").map_err(|e| e.to_string())? {
+                list if ["n[1-2]", "n1,n2", "n2,n1"].contains(&list.as_str()) => Ok(()),
+                other => Err(other),
+            }
+        })?;
         let nodes = slurm::node_states(cluster);
         let ours = |n: &&slurm::NodeState| ["n1", "n2"].contains(&n.node.as_str()) && n.reason == "none";
         let undrained = nodes.as_ref().is_ok_and(|all| all.iter().filter(ours).count() == 2);
