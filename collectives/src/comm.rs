@@ -58,7 +58,7 @@ impl Comm {
     pub fn join(segment: &Arc<Segment>, rank: usize, options: &Options) -> Result<Self> {
         let ranks = segment.layout().ranks;
         if rank >= ranks {
-            return Err(Error::Invalid("rank"));
+            return Err(Error::OutOfRange { what: "rank", value: rank, limit: ranks });
         }
         segment.sit_down(rank)?;
         let slot = segment.take_slot(1).ok_or(Error::Exhausted("the world communicator of this segment"))?;
@@ -160,7 +160,13 @@ impl Comm {
         let comm = charter.map(Self::from_charter);
         let failed = parts.is_some() && comm.is_none();
         self.barrier()?;
-        if failed { Err(Error::Exhausted("communicator slots")) } else { Ok(comm) }
+        if failed {
+            Err(Error::Exhausted(
+                "communicator slots: a rank can be in 8 communicators at once; free one of them",
+            ))
+        } else {
+            Ok(comm)
+        }
     }
 
     /// The charter of a new communicator of `group`, a list of this communicator's ranks.

@@ -55,6 +55,40 @@ pub enum Error {
     /// An argument is out of range.
     #[error("invalid argument: {0}")]
     Invalid(&'static str),
+    /// A number is not below its limit.
+    #[error("invalid argument: {what} {value} is out of range, there are {limit} (0 to {})", limit.saturating_sub(1))]
+    OutOfRange {
+        /// What it numbers.
+        what: &'static str,
+        /// As it was given.
+        value: usize,
+        /// The first number that is too large.
+        limit: usize,
+    },
+    /// A segment cannot serve so many ranks.
+    #[error(
+        "a segment of {bytes} bytes is too small for {ranks} ranks, which need {needed}: ask for more \
+         (srun --mig-share=N,segment=SIZE, or the size given to the call that makes it)"
+    )]
+    TooSmall {
+        /// The segment's size.
+        bytes: u64,
+        /// Of the step on this node.
+        ranks: usize,
+        /// The least size that will do.
+        needed: u64,
+    },
+    /// The rank's part of the segment has no room for a buffer.
+    #[error(
+        "out of segment memory: no {wanted} bytes in one piece, of the {room} that each rank has: free buffers, or ask for a larger \
+         segment (srun --mig-share=N,segment=SIZE)"
+    )]
+    Full {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes of a rank's part.
+        room: usize,
+    },
     /// The process of a rank exited or was killed.
     #[error("rank {rank} is gone: its process ended or was killed")]
     PeerLost {
@@ -141,7 +175,9 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
-            Error::Invalid(_) | Error::StaleBuffer => Status::Invalid,
+            Error::Invalid(_) | Error::OutOfRange { .. } | Error::TooSmall { .. } | Error::StaleBuffer => {
+                Status::Invalid
+            }
             Error::PeerLost { .. } => Status::PeerLost,
             Error::Timeout { .. } => Status::Timeout,
             Error::Corrupt { .. } => Status::Corrupt,
@@ -149,7 +185,7 @@ impl Error {
             Error::Poisoned { cause, .. } => *cause,
             Error::Ended { .. } => Status::Poisoned,
             Error::Truncated { .. } => Status::Truncated,
-            Error::Exhausted(_) => Status::Exhausted,
+            Error::Exhausted(_) | Error::Full { .. } => Status::Exhausted,
             Error::System { .. } | Error::Refused(_) | Error::Environment(_) => Status::System,
         }
     }
@@ -159,7 +195,13 @@ impl Error {
     pub fn is_fatal(&self) -> bool {
         !matches!(
             self,
-            Error::Invalid(_) | Error::Truncated { .. } | Error::Exhausted(_) | Error::StaleBuffer
+            Error::Invalid(_)
+                | Error::OutOfRange { .. }
+                | Error::TooSmall { .. }
+                | Error::Truncated { .. }
+                | Error::Exhausted(_)
+                | Error::Full { .. }
+                | Error::StaleBuffer
         )
     }
 

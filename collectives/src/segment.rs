@@ -275,7 +275,7 @@ impl Segment {
         let era = self.era.load(Ordering::Relaxed);
         let (base, mut arena) =
             self.arena().ok_or(Error::Invalid("join a communicator before allocating"))?;
-        let start = arena.take(len, era).ok_or(Error::Exhausted("segment memory"))?;
+        let start = arena.take(len, era).ok_or(Error::Full { wanted: len, room: self.layout.arena_bytes })?;
         Ok(SegmentBuffer { segment: Arc::clone(self), start: base + start, len, era })
     }
 

@@ -61,6 +61,8 @@ pub const LOG: &str = "MIGSHARE_LOG";
 pub const SEGMENT_FD: &str = "MIGSHARE_SEGMENT_FD";
 /// Milliseconds after which a collective gives up waiting for a peer.
 pub const TIMEOUT_MS: &str = "MIGSHARE_TIMEOUT_MS";
+/// Milliseconds after which a request of the NCCL net plugin gives up waiting for a peer that lives and does nothing.
+pub const NET_TIMEOUT_MS: &str = "MIGSHARE_NET_TIMEOUT_MS";
 /// Which vector kernels reduce: `base`, `avx2` or `avx512`; the best that the CPU has where it is not set.
 pub const KERNELS: &str = "MIGSHARE_KERNELS";
 /// Path of `libmigshare.so.1` for the Python package, where it is not the one inside the wheel.
@@ -124,6 +126,11 @@ pub const VARIABLES: &[Variable] = &[
         name: TIMEOUT_MS,
         scope: Scope::Input,
         meaning: "milliseconds after which a collective gives up waiting, 30000 by default",
+    },
+    Variable {
+        name: NET_TIMEOUT_MS,
+        scope: Scope::Input,
+        meaning: "the same for requests of the NCCL net plugin, a day by default",
     },
     Variable {
         name: KERNELS,

@@ -48,7 +48,7 @@ pub unsafe extern "C" fn migshare_comm_join(
         required(comm)?;
         // SAFETY: promised by the caller.
         let segment = unsafe { segment.as_ref() }.ok_or(Error::Invalid("the segment is null"))?;
-        let rank = usize::try_from(rank).map_err(|_| Error::Invalid("rank"))?;
+        let rank = usize::try_from(rank).map_err(|_| Error::Invalid("the rank is negative"))?;
         let mut options = Options::from_env()?;
         if timeout_ms != 0 {
             options.timeout = Duration::from_millis(timeout_ms);

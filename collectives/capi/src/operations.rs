@@ -9,15 +9,15 @@ use crate::guard::{Failure, guard};
 use crate::handle::{CommHandle, store, with_comm};
 
 fn data_type(number: i32) -> Result<DataType, Failure> {
-    Ok(DataType::from_number(number).ok_or(Error::Invalid("type"))?)
+    Ok(DataType::from_number(number).ok_or(Error::Invalid("the element type is none of migshare_type"))?)
 }
 
 fn reduce_op(number: i32) -> Result<ReduceOp, Failure> {
-    Ok(ReduceOp::from_number(number).ok_or(Error::Invalid("op"))?)
+    Ok(ReduceOp::from_number(number).ok_or(Error::Invalid("the operator is none of migshare_op"))?)
 }
 
 fn rank(number: i32) -> Result<usize, Failure> {
-    Ok(usize::try_from(number).map_err(|_| Error::Invalid("root"))?)
+    Ok(usize::try_from(number).map_err(|_| Error::Invalid("the root is negative"))?)
 }
 
 /// # Safety
@@ -98,7 +98,7 @@ unsafe fn message(
     peer: i32,
     tag: u64,
 ) -> Result<Request, Failure> {
-    let peer = usize::try_from(peer).map_err(|_| Error::Invalid("peer"))?;
+    let peer = usize::try_from(peer).map_err(|_| Error::Invalid("the peer is negative"))?;
     // SAFETY: passed on.
     unsafe {
         with_comm(comm, |inner| {

@@ -26,7 +26,9 @@ const MAGIC: u64 = 0x6d69_6773_6861_7265;
 /// One ring of 256 KiB each way and the control lines; memory is taken where it is touched.
 const SEGMENT_BYTES: u64 = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two calls of NCCL a GPU may compute for long. A dead peer is noticed at once regardless.
+/// How long a request waits for a peer that lives and does nothing, in milliseconds.
+const TIMEOUT_VARIABLE: &str = "MIGSHARE_NET_TIMEOUT_MS";
+/// Without that: between two calls of NCCL a GPU may compute for long. A dead peer is noticed at once regardless.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const SENDER: usize = 0;
 const RECEIVER: usize = 1;
@@ -147,7 +149,8 @@ fn options() -> Options {
 }
 
 fn lasting(comm: Comm) -> Comm {
-    comm.set_timeout(IDLE_TIMEOUT);
+    let given = std::env::var(TIMEOUT_VARIABLE).ok().and_then(|text| text.parse().ok());
+    comm.set_timeout(given.filter(|&millis| millis > 0).map_or(IDLE_TIMEOUT, Duration::from_millis));
     comm
 }
 

@@ -123,11 +123,11 @@ impl Collective {
 
     fn check(&self, rank: usize, size: usize, segment: &Segment) -> Result<()> {
         if self.call.root >= size {
-            return Err(Error::Invalid("root"));
+            return Err(Error::OutOfRange { what: "root", value: self.call.root, limit: size });
         }
         let bytes = self.call.count.checked_mul(self.call.data.bytes()).and_then(|b| b.checked_mul(size));
         if bytes.is_none_or(|b| b > isize::MAX as usize) {
-            return Err(Error::Invalid("count"));
+            return Err(Error::Invalid("the count is of more elements than memory can hold"));
         }
         let (sends, receives) = self.blocks(rank, size);
         let missing = (sends > 0 && self.send.is_null()) || (receives > 0 && self.recv.is_null());
@@ -253,11 +253,14 @@ impl Comm {
 
     fn check_peer(&self, peer: usize, buffer: *const u8, len: usize) -> Result<()> {
         self.refuse_copy()?;
-        if peer >= self.size() || peer == self.rank() {
-            return Err(Error::Invalid("peer"));
+        if peer >= self.size() {
+            return Err(Error::OutOfRange { what: "peer", value: peer, limit: self.size() });
+        }
+        if peer == self.rank() {
+            return Err(Error::Invalid("a message to oneself: the peer is this rank"));
         }
         if len > isize::MAX as usize || (buffer.is_null() && len > 0) {
-            return Err(Error::Invalid("buffer"));
+            return Err(Error::Invalid("a null buffer, or a length that no memory has"));
         }
         Ok(())
     }

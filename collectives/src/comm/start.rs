@@ -66,7 +66,14 @@ pub fn segment_from_env(size: usize) -> Result<Arc<Segment>> {
         return Segment::from_inherited(descriptor, size);
     }
     match std::env::var_os(SOCKET_VARIABLE) {
-        Some(path) => Segment::from_agent(Path::new(&path), size),
+        Some(path) => Segment::from_agent(Path::new(&path), size).map_err(|error| match error {
+            Error::System { .. } => {
+                let path = Path::new(&path).display();
+                let text = format!("{error} ({SOCKET_VARIABLE}={path}; a container needs the folder of the socket mounted in)");
+                Error::Environment(text)
+            }
+            other => other,
+        }),
         None => {
             let text = format!(
                 "neither {DESCRIPTOR_VARIABLE} nor {SOCKET_VARIABLE} is set: the step has no segment (srun --mig-share=N,segment=SIZE \

@@ -94,7 +94,7 @@ impl Layout {
         let slot_bytes = rings + relay_bytes * ranks * ranks + staging_bytes * ranks;
         let heap = slot_data + SLOTS * slot_bytes;
         if heap > bytes {
-            return Err(Error::Invalid("the segment is too small for this number of ranks"));
+            return Err(Error::TooSmall { bytes: bytes as u64, ranks, needed: least(slot_data, ranks) });
         }
         let arena_bytes = ((bytes - heap) / ranks) & !(PAGE - 1);
         Ok(Self {
@@ -177,6 +177,11 @@ impl Layout {
     }
 }
 
+/// The smallest segment for `ranks`: with the least rings and staging, which half of what is left after the control words must hold.
+fn least(slot_data: usize, ranks: usize) -> u64 {
+    (slot_data + SLOTS * ranks * (RING_MIN * ranks + STAGING_MIN)) as u64
+}
+
 fn page_up(offset: usize) -> usize {
     offset.next_multiple_of(PAGE)
 }
@@ -231,6 +236,17 @@ mod tests {
         assert_eq!(Layout::new(DEFAULT_BYTES, 2).unwrap().ring_bytes, RING_MAX);
         assert_eq!(Layout::new(DEFAULT_BYTES, MAX_RANKS).unwrap().ring_bytes, RING_MIN);
         assert!(Layout::new(DEFAULT_BYTES / 4, MAX_RANKS).is_err());
+    }
+
+    #[test]
+    fn a_segment_of_the_size_that_the_refusal_names_will_do() {
+        for ranks in [1, 2, 7, MAX_RANKS] {
+            let Err(Error::TooSmall { needed, .. }) = Layout::new(4096, ranks) else { panic!("{ranks}") };
+            assert!(
+                Layout::new(needed, ranks).is_ok() && Layout::new(needed - 4096, ranks).is_err(),
+                "{ranks}"
+            );
+        }
     }
 
     #[test]

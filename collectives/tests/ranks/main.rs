@@ -12,3 +12,4 @@ mod silent;
 mod slots;
 mod stepped;
 mod values;
+mod words;

@@ -214,6 +214,34 @@ fn a_killed_peer_ends_the_requests_of_its_neighbours() {
     assert!(children[1].wait().unwrap().success());
 }
 
+#[test]
+fn a_stopped_peer_ends_the_requests_of_its_neighbours_when_their_time_is_over() {
+    let Some(mut children) = ring(3, |folder| {
+        // SAFETY: this process has no other thread yet.
+        unsafe { std::env::set_var("MIGSHARE_NET_TIMEOUT_MS", "500") };
+        let member = Member::connect(12, &folder);
+        if member.rank == 2 {
+            // SAFETY: a signal to this process.
+            unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+        }
+        let (mut into, none) = ([0; 64], std::ptr::null_mut());
+        let out = vec![1; 8 << 20];
+        let request = if member.rank == 0 {
+            member.start_receive(&mut into, none)
+        } else {
+            member.start_send(&out, none)
+        };
+        assert_eq!(until("the end", || member.net.try_test(request).err()), NcclResult::RemoteError);
+        member.close();
+    }) else {
+        return;
+    };
+    assert!(children[0].wait().unwrap().success());
+    assert!(children[1].wait().unwrap().success());
+    children[2].kill().unwrap();
+    children[2].wait().unwrap();
+}
+
 /// Around a block, the relay and a long message of many blocks.
 const LONG: [usize; 6] = [65_536, 65_537, 262_143, 262_145, 1 << 20, (3 << 20) + 5];
 
