@@ -30,6 +30,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The newest format that this code reads, and the one that it writes. A file of an older one is written anew when it is
 /// opened. Format 2 came with the record of changes of shape and with the kind of refusal in what is told.
@@ -99,6 +100,11 @@ pub struct Replay {
     /// Bytes that a crash had left behind the last whole line, and that were cut off.
     pub torn: u64,
 }
+
+/// How long a start waits for the lock of an agent that was killed: a program that it was about to run holds it, too, until it runs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// Time between two looks.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// An open journal. It holds a lock on its directory as long as it lives.
 #[derive(Debug)]
@@ -239,17 +245,24 @@ fn entries(records: &[Record], told: &[Told]) -> io::Result<Vec<u8>> {
 }
 
 fn lock(dir: &Path) -> Result<nix::fcntl::Flock<File>, JournalError> {
+    use nix::errno::Errno;
     use nix::fcntl::{Flock, FlockArg};
     let path = dir.join("lock");
     let writable = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     // A lock needs no writing: a read-only disk that was used before still has the file.
-    let file = writable
+    let mut file = writable
         .or_else(|e| File::open(&path).map_err(|_| e))
         .map_err(|e| failed("cannot open", &path, e))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => JournalError::Locked(dir.to_owned()),
-        e => failed("cannot lock", &path, e.into()),
-    })
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((busy, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = busy,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(JournalError::Locked(dir.to_owned())),
+            Err((_, errno)) => return Err(failed("cannot lock", &path, errno.into())),
+        }
+        std::thread::sleep(LOCK_LOOK);
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, JournalError> {

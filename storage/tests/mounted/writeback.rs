@@ -306,6 +306,25 @@ fn a_dirty_file_with_two_names_is_whole_under_the_other_one() {
 }
 
 #[test]
+fn a_file_that_is_written_after_it_was_unlinked_is_nobodys_conflict() {
+    let mut rig = Rig::new(BACK);
+    let path = rig.mount().join("f");
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let data = content(100_000, 7);
+    file.write_all_at(&data, 5000).unwrap();
+    file.sync_all().unwrap();
+    file.write_all_at(&data, 200_000).unwrap();
+    file.sync_all().unwrap();
+    let mut found = vec![0; data.len()];
+    file.read_exact_at(&mut found, 5000).unwrap();
+    assert!(found == data);
+    drop(file);
+    rig.stop();
+    assert_eq!(fs::read_dir(rig.backend()).unwrap().count(), 0, "no conflict file");
+}
+
+#[test]
 fn a_journal_of_a_later_format_is_refused_and_one_whose_file_is_gone_becomes_a_conflict_file() {
     if !can_mount() {
         return;

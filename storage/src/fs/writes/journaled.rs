@@ -203,10 +203,9 @@ impl WriteBack {
             let path = self.path_of(&open.node)?.map(|p| p.as_os_str().as_bytes().to_vec());
             let Rights { uid, gid, groups } = rights.clone();
             let paths = path.into_iter().collect();
-            Ok(Change::Begin {
-                origin: Origin { key, btime, paths, uid, gid, groups, unlinking: false },
-                base,
-            })
+            // Whoever has it open may go on with it, as at the backend: nobody's content is replaced.
+            let unlinking = std::os::unix::fs::MetadataExt::nlink(&open.file.metadata()?) == 0;
+            Ok(Change::Begin { origin: Origin { key, btime, paths, uid, gid, groups, unlinking }, base })
         };
         // Asked for before the journal is locked, because the backend may take its time.
         let ready = if self.ledger.dirty().find(key).is_none() { Some(begin()?) } else { None };
