@@ -61,6 +61,14 @@ static int run(enum operation op, size_t count) {
     return use[0] && peer_run(op, use[0], use[1], count);
 }
 
+/* Runs an operation until all is warm. Whether the peer has it; where not, that is its figure. */
+static int warm(enum operation op, size_t count, FILE *out) {
+    int able = 1;
+    for (int i = 0; i < 2 && able; i++) able = run(op, count);
+    if (!able && out) fprintf(out, "none\n");
+    return able;
+}
+
 /* Writes the sources of an operation anew, as a program does between two calls and no benchmark of MPI. */
 static void write_sources(enum operation op, size_t count, int rank, int size) {
     static unsigned round;
@@ -73,12 +81,7 @@ static void write_sources(enum operation op, size_t count, int rank, int size) {
 
 /* Samples of single calls on fresh sources, each between barriers; the time of writing is not in them. */
 static void sample_fresh(enum operation op, size_t count, int calls, int samples, int rank, int size, FILE *out) {
-    int able = 1;
-    for (int i = 0; i < 2 && able; i++) able = run(op, count);
-    if (!able) {
-        if (out) fprintf(out, "none\n");
-        return;
-    }
+    if (!warm(op, count, out)) return;
     for (int s = 0; s < samples; s++) {
         double taken = 0;
         for (int i = 0; i < calls; i++) {
@@ -98,12 +101,7 @@ static void sample(enum operation op, size_t count, int calls, int samples, FILE
     /* Calls with a root, and the bound, end when all ranks are done. */
     int closing = op != ALL_REDUCE && op != ALL_GATHER && op != ALL_TO_ALL && op != REDUCE_SCATTER &&
                   op != ALL_REDUCE_SEGMENT && op != BARRIER;
-    int able = 1;
-    for (int i = 0; i < 2 && able; i++) able = run(op, count);
-    if (!able) {
-        if (out) fprintf(out, "none\n");
-        return;
-    }
+    if (!warm(op, count, out)) return;
     for (int s = 0; s < samples; s++) {
         peer_barrier();
         double begin = now();

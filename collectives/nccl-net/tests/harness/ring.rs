@@ -93,6 +93,11 @@ impl Member {
 
 /// In the parent: starts the calling test once per rank; in a member: runs `body` with its folder.
 fn ring(ranks: usize, body: impl FnOnce(PathBuf)) -> Option<Vec<Child>> {
+    ring_with(ranks, &[], body)
+}
+
+/// The same with more in the members' environment.
+fn ring_with(ranks: usize, environment: &[(&str, &str)], body: impl FnOnce(PathBuf)) -> Option<Vec<Child>> {
     if let Ok(folder) = std::env::var("RING_FOLDER") {
         body(PathBuf::from(folder));
         return None;
@@ -102,6 +107,7 @@ fn ring(ranks: usize, body: impl FnOnce(PathBuf)) -> Option<Vec<Child>> {
     let start = |rank: usize| {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+            .envs(environment.iter().copied())
             .env("RING_FOLDER", &folder)
             .env("RING_RANK", rank.to_string())
             .env("RING_SIZE", ranks.to_string())
@@ -188,41 +194,14 @@ fn a_connection_closed_in_flight_ends_the_requests_of_the_peer() {
     }));
 }
 
-#[test]
-fn a_killed_peer_ends_the_requests_of_its_neighbours() {
-    let Some(mut children) = ring(3, |folder| {
+/// Three in a ring, of whom the last sends itself a signal that silences it: the first receives from it, the second sends to it more than
+/// the ring holds, and both are told.
+fn one_falls_silent(signal: libc::c_int, environment: &[(&str, &str)]) {
+    let Some(mut children) = ring_with(3, environment, |folder| {
         let member = Member::connect(12, &folder);
         if member.rank == 2 {
             // SAFETY: a signal to this process.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
-        }
-        let (mut into, none) = ([0; 64], std::ptr::null_mut());
-        let out = vec![1; 8 << 20];
-        // Rank 0 receives from the dead, rank 1 sends to it more than the ring holds.
-        let request = if member.rank == 0 {
-            member.start_receive(&mut into, none)
-        } else {
-            member.start_send(&out, none)
-        };
-        assert_eq!(until("the end", || member.net.try_test(request).err()), NcclResult::RemoteError);
-        member.close();
-    }) else {
-        return;
-    };
-    children[2].wait().unwrap();
-    assert!(children[0].wait().unwrap().success());
-    assert!(children[1].wait().unwrap().success());
-}
-
-#[test]
-fn a_stopped_peer_ends_the_requests_of_its_neighbours_when_their_time_is_over() {
-    let Some(mut children) = ring(3, |folder| {
-        // SAFETY: this process has no other thread yet.
-        unsafe { std::env::set_var("MIGSHARE_NET_TIMEOUT_MS", "500") };
-        let member = Member::connect(12, &folder);
-        if member.rank == 2 {
-            // SAFETY: a signal to this process.
-            unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+            unsafe { libc::kill(libc::getpid(), signal) };
         }
         let (mut into, none) = ([0; 64], std::ptr::null_mut());
         let out = vec![1; 8 << 20];
@@ -240,6 +219,16 @@ fn a_stopped_peer_ends_the_requests_of_its_neighbours_when_their_time_is_over() 
     assert!(children[1].wait().unwrap().success());
     children[2].kill().unwrap();
     children[2].wait().unwrap();
+}
+
+#[test]
+fn a_killed_peer_ends_the_requests_of_its_neighbours() {
+    one_falls_silent(libc::SIGKILL, &[]);
+}
+
+#[test]
+fn a_stopped_peer_ends_the_requests_of_its_neighbours_when_their_time_is_over() {
+    one_falls_silent(libc::SIGSTOP, &[("MIGSHARE_NET_TIMEOUT_MS", "500")]);
 }
 
 /// Around a block, the relay and a long message of many blocks.
