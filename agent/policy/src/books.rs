@@ -224,6 +224,11 @@ impl Books {
         stand.is_some_and(|s| s.generation == leaf.generation && s.stage == Stage::Standing)
     }
 
+    /// Whether an admin ordered a layout for a GPU, or its return from one is under way.
+    pub fn is_ordered(&self, gpu: &GpuUuid) -> bool {
+        self.targets.contains_key(gpu) || self.formers.contains_key(gpu)
+    }
+
     fn gpu_records(&self) -> impl Iterator<Item = Record> {
         let enrolled = self.gpus.iter().map(|(gpu, e)| Record::Enrol {
             gpu: gpu.clone(),

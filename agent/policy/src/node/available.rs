@@ -45,7 +45,10 @@ impl Ours<'_> {
 impl Node {
     /// The best `count` instances for a lease, or `None` where fewer can be had.
     pub(super) fn pick(&self, count: u32, need: Option<Need>, direction: Direction) -> Option<Vec<Pick>> {
-        let offerings = self.offerings(need);
+        self.pick_from(&self.offerings(need), count, direction)
+    }
+
+    fn pick_from(&self, offerings: &[Offering], count: u32, direction: Direction) -> Option<Vec<Pick>> {
         let offers: Vec<&Offers> = offerings.iter().map(|offering| &offering.offers).collect();
         let chosen = choose_from(&offers, count, direction)?;
         let pick = |(gpu, at): (usize, usize)| self.leaf_to_be(&offerings[gpu].gpu, offerings[gpu].cuts[at]);
@@ -59,11 +62,7 @@ impl Node {
         if !self.books.cordons.keys().any(late) {
             return None;
         }
-        let offerings = self.work_out(None, &late);
-        let offers: Vec<&Offers> = offerings.iter().map(|offering| &offering.offers).collect();
-        let chosen = choose_from(&offers, count, direction)?;
-        let pick = |(gpu, at): (usize, usize)| self.leaf_to_be(&offerings[gpu].gpu, offerings[gpu].cuts[at]);
-        Some(chosen.into_iter().map(pick).collect())
+        self.pick_from(&self.work_out(None, &late), count, direction)
     }
 
     /// Number of leaves that a lease can have now.

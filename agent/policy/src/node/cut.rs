@@ -83,8 +83,7 @@ impl Node {
     fn cut_gpu(&self, view: &View) -> Proposal {
         let mut proposal = Proposal::default();
         let uuid: &GpuUuid = &view.gpu.uuid;
-        let ordered = self.books.targets.contains_key(uuid) || self.books.formers.contains_key(uuid);
-        let eager = ordered || !self.rules.reshaping.lazy;
+        let eager = self.books.is_ordered(uuid) || !self.rules.reshaping.lazy;
         for (place, stand) in self.books.stands_on(uuid) {
             if eager && !self.wanted(view, place, stand.profile) {
                 self.remove(place, *stand, &mut proposal);

@@ -19,14 +19,7 @@ impl Node {
         self.check_target(target)?;
         let mut plan = Plan::default();
         for (gpu, layout) in target {
-            match self.sight.healthy(gpu) {
-                Some(view) => self.plan_gpu(view, layout.as_ref().unwrap_or(&self.rules.layout), &mut plan),
-                None => plan.deferred.push(Deferred {
-                    gpu: self.sight.gpus.get(gpu).map(|view| view.gpu.index),
-                    placement: None,
-                    why: format!("{} does not serve", self.gpu_name(gpu)),
-                }),
-            }
+            self.plan_one(gpu, layout.as_ref().unwrap_or(&self.rules.layout), &mut plan);
         }
         Ok(plan)
     }
@@ -44,18 +37,21 @@ impl Node {
     }
 
     /// What is left to do on a GPU until it has the layout that it is to have.
-    pub(super) fn left_on(&self, view: &View) -> Plan {
+    pub(super) fn left_on(&self, gpu: &GpuUuid) -> Plan {
         let mut plan = Plan::default();
-        if self.sight.healthy(&view.gpu.uuid).is_some() {
-            self.plan_gpu(view, self.layout_of(&view.gpu.uuid), &mut plan);
-        } else {
-            plan.deferred.push(Deferred {
-                gpu: Some(view.gpu.index),
-                placement: None,
-                why: format!("{} does not serve", self.gpu_name(&view.gpu.uuid)),
-            });
-        }
+        self.plan_one(gpu, self.layout_of(gpu), &mut plan);
         plan
+    }
+
+    fn plan_one(&self, gpu: &GpuUuid, layout: &Layout, plan: &mut Plan) {
+        match self.sight.healthy(gpu) {
+            Some(view) => self.plan_gpu(view, layout, plan),
+            None => plan.deferred.push(Deferred {
+                gpu: self.sight.gpus.get(gpu).map(|view| view.gpu.index),
+                placement: None,
+                why: format!("{} does not serve", self.gpu_name(gpu)),
+            }),
+        }
     }
 
     /// Every GPU is one of ours, named once, and can have its layout.

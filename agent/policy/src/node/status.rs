@@ -101,9 +101,8 @@ impl Node {
     /// What is left of an ordered layout; none where the GPU has the configured one.
     fn order_status(&self, view: &View) -> Option<OrderStatus> {
         let uuid = &view.gpu.uuid;
-        let ordered = self.books.targets.contains_key(uuid) || self.books.formers.contains_key(uuid);
-        ordered.then(|| {
-            let plan = self.left_on(view);
+        self.books.is_ordered(uuid).then(|| {
+            let plan = self.left_on(uuid);
             OrderStatus {
                 layout: self.layout_of(uuid).to_string(),
                 now: plan.moves.len() as u32,
