@@ -1,6 +1,6 @@
 //! Clients of the second socket that mean harm, or that know no better.
 
-use crate::rig::{Ends, LONG, Rig, skip, tied};
+use crate::rig::{Ends, LONG, Rig, skip, tied, until};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -99,5 +99,6 @@ fn ranks_that_ask_all_at_once_are_all_served() {
             assert_eq!(step.rank(rank, "child"), "job 7 step 0 bytes 268435456", "round {round}");
         }
     }
-    assert_eq!(rig.memfds(), 1, "one segment, however often it was asked for");
+    // The last rank may have its copy before the agent has closed its own.
+    until("one segment, however often it was asked for", || rig.memfds() == 1);
 }
