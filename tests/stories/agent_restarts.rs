@@ -6,12 +6,12 @@ use migshare_harness::{Cluster, Result, Site, ensure, sight, story, wait};
 fn a_new_agent_knows_the_leases_of_the_old_one() {
     story(Site::ONE_NODE, |cluster| {
         let user = cluster.user();
-        let mut first = user.start("srun --gres=mig:6 --mig-share -n6 hold first")?;
+        let first = user.start("srun --gres=mig:6 --mig-share -n6 hold first")?;
         first.until_printed(6, "holding")?;
         cluster.node("n1").kill_agent();
         let status = cluster.node("n1").start_agent()?;
         ensure(status.leases.len() == 1 && status.leases[0].leaves == 6, || format!("{:?}", status.leases))?;
-        let mut second = cluster.user().start("srun --gres=mig:8 --mig-share -n8 hold second")?;
+        let second = cluster.user().start("srun --gres=mig:8 --mig-share -n8 hold second")?;
         second.until_printed(8, "holding")?;
         cluster.release("first")?;
         cluster.release("second")?;
@@ -24,7 +24,7 @@ fn a_new_agent_knows_the_leases_of_the_old_one() {
 #[test]
 fn a_job_that_ended_while_no_agent_ran_is_cleaned_up() {
     story(Site::ONE_NODE, |cluster| {
-        let mut job = cluster.user().start("srun --gres=mig:5 --mig-share -n5 hold it")?;
+        let job = cluster.user().start("srun --gres=mig:5 --mig-share -n5 hold it")?;
         job.until_printed(5, "holding")?;
         cluster.node("n1").kill_agent();
         cluster.release("it")?;
@@ -37,7 +37,7 @@ fn a_job_that_ended_while_no_agent_ran_is_cleaned_up() {
 #[test]
 fn an_agent_that_is_stopped_in_order_forgets_nothing_either() {
     story(Site::ONE_NODE, |cluster| {
-        let mut job = cluster.user().start("srun --gres=mig:3 --mig-share -n3 hold it")?;
+        let job = cluster.user().start("srun --gres=mig:3 --mig-share -n3 hold it")?;
         job.until_printed(3, "holding")?;
         cluster.node("n1").stop_agent()?;
         let status = cluster.node("n1").start_agent()?;

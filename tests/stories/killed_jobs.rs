@@ -18,7 +18,7 @@ fn a_cancelled_job_gives_its_leaves_back() {
 #[test]
 fn a_killed_srun_gives_its_leaves_back() {
     story(Site::ONE_NODE, |cluster| {
-        let mut running = cluster.user().start("srun --gres=mig:3 --mig-share -n3 hold ever")?;
+        let running = cluster.user().start("srun --gres=mig:3 --mig-share -n3 hold ever")?;
         running.until_printed(1, "holding ever")?;
         // Dropping it kills it with a signal that it cannot catch; Slurm ends the job when the task's output breaks
         // or the job is cancelled, as an admin would do.

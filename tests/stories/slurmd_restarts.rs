@@ -19,13 +19,13 @@ fn a_killed_slurmd_changes_nothing_for_a_running_job() {
 
 /// A job runs while slurmd is stopped in this way and started again; then both it and a new job have their leaves.
 fn run_across(cluster: &mut Cluster, stop: impl FnOnce(&mut Cluster) -> Result) -> Result {
-    let mut first = cluster.user().start("srun --gres=mig:6 --mig-share -n2 hold first")?;
+    let first = cluster.user().start("srun --gres=mig:6 --mig-share -n2 hold first")?;
     first.until_printed(1, "holding first")?;
     stop(cluster)?;
     cluster.node("n1").start_slurmd()?;
     slurm::until_node(cluster, "n1", &["mixed", "allocated"])?;
     ensure(cluster.nodes[0].leased()? == 6, || "the restart cost the job its leaves".to_owned())?;
-    let mut second = cluster.user().start("srun --gres=mig:8 --mig-share -n2 hold second")?;
+    let second = cluster.user().start("srun --gres=mig:8 --mig-share -n2 hold second")?;
     second.until_printed(1, "holding second")?;
     cluster.release("first")?;
     cluster.release("second")?;

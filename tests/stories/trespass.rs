@@ -5,7 +5,7 @@ use migshare_harness::{Site, ensure, sight, story};
 #[test]
 fn a_task_cannot_open_the_leaf_of_another_job() {
     story(Site::ONE_NODE, |cluster| {
-        let mut victim = cluster.user().start("srun --gres=mig:1 --mig-share -n1 hold victim")?;
+        let victim = cluster.user().start("srun --gres=mig:1 --mig-share -n1 hold victim")?;
         victim.until_printed(1, "holding victim")?;
         let held = &migshare_harness::Sight::read_all(&victim.stdout())?[0];
         let script = format!("CUDA_VISIBLE_DEVICES={} leaf-witness", held.leaves[0].uuid);
@@ -35,7 +35,7 @@ fn tasks_of_one_step_cannot_open_each_others_leaves() {
 #[test]
 fn a_device_file_of_roots_own_making_opens_nothing_either() {
     story(Site::ONE_NODE, |cluster| {
-        let mut victim = cluster.user().start("srun --gres=mig:1 --mig-share -n1 hold victim")?;
+        let victim = cluster.user().start("srun --gres=mig:1 --mig-share -n1 hold victim")?;
         victim.until_printed(1, "holding victim")?;
         let held = &migshare_harness::Sight::read_all(&victim.stdout())?[0];
         let made = cluster.work().join("made");

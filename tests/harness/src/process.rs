@@ -4,7 +4,7 @@
 
 use crate::{Result, Sight, Trouble, wait};
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// What a finished command left behind.
@@ -76,19 +76,19 @@ impl Running {
     pub fn wait(mut self) -> Result<Outcome> {
         let what = format!("ended: `{}`", self.command);
         let status = wait::until(&what, || self.poll())?;
-        let (stdout, stderr) = (self.stdout(), text_of(&mut self.stderr));
+        let (stdout, stderr) = (self.stdout(), text_of(&self.stderr));
         Ok(Outcome { command: self.command.clone(), code: status.code(), stdout, stderr })
     }
 
     /// What it printed so far.
-    pub fn stdout(&mut self) -> String {
-        text_of(&mut self.stdout)
+    pub fn stdout(&self) -> String {
+        text_of(&self.stdout)
     }
 
     /// Waits until it printed this text so many times.
-    pub fn until_printed(&mut self, times: usize, text: &str) -> Result {
+    pub fn until_printed(&self, times: usize, text: &str) -> Result {
         wait::until(&format!("{times} x `{text}` by `{}`", self.command), || {
-            let (stdout, stderr) = (self.stdout(), text_of(&mut self.stderr));
+            let (stdout, stderr) = (self.stdout(), text_of(&self.stderr));
             if stdout.matches(text).count() >= times {
                 Ok(())
             } else {
@@ -100,7 +100,7 @@ impl Running {
     fn poll(&mut self) -> std::result::Result<ExitStatus, String> {
         match self.child.try_wait() {
             Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(format!("stdout: {}\nstderr: {}", self.stdout(), text_of(&mut self.stderr))),
+            Ok(None) => Err(format!("stdout: {}\nstderr: {}", self.stdout(), text_of(&self.stderr))),
             Err(e) => Err(e.to_string()),
         }
     }
@@ -120,12 +120,15 @@ pub fn run(command: Command) -> Result<Outcome> {
     Running::start(command)?.wait()
 }
 
-/// The text in a file, from its beginning.
-fn text_of(file: &mut File) -> String {
-    let mut bytes = Vec::new();
-    let read = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
+/// The text in a file, from its beginning. The place where the command writes next is shared with it and must not move:
+/// what is read says itself where it is.
+fn text_of(file: &File) -> String {
+    let read = file.metadata().and_then(|of| {
+        let mut bytes = vec![0; usize::try_from(of.len()).map_err(std::io::Error::other)?];
+        file.read_exact_at(&mut bytes, 0).map(|()| bytes)
+    });
     match read {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) => format!("(cannot be read: {e})"),
     }
 }
@@ -138,6 +141,7 @@ fn show(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Seek, SeekFrom, Write};
 
     fn shell(script: &str) -> Command {
         let mut sh = Command::new("sh");
@@ -151,6 +155,15 @@ mod tests {
         assert_eq!((got.code, got.stdout.as_str(), got.stderr.as_str()), (Some(3), "out\n", "err\n"));
         assert!(got.clone().ok().is_err());
         assert!(got.refused().unwrap().says(&["err"]).is_ok());
+    }
+
+    #[test]
+    fn reading_does_not_move_where_the_command_writes() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"line\n").unwrap();
+        file.seek(SeekFrom::Start(2)).unwrap();
+        assert_eq!(text_of(&file), "line\n");
+        assert_eq!(file.stream_position().unwrap(), 2);
     }
 
     #[test]
