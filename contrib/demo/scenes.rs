@@ -13,7 +13,7 @@ pub(crate) fn three_tasks(cluster: &mut Cluster) -> Result<String> {
 pub(crate) fn nine_leaves(cluster: &mut Cluster) -> Result<String> {
     let line = "srun -N1 --gres=mig:9 --mig-share -n9 hold nine";
     println!("$ {line}        # each task shows what it has, then waits");
-    let mut running = cluster.user().start(line)?;
+    let running = cluster.user().start(line)?;
     running.until_printed(9, "holding nine")?;
     let seen = Sight::read_all(&running.stdout())?;
     show(&seen);
