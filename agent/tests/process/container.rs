@@ -39,7 +39,9 @@ impl Container {
             return Err("this kernel has no overlay file system".to_owned());
         }
         let dir = tempfile::tempdir().unwrap();
-        let cgroup = cgroup_root()?.join(format!("migshare-test-{}", std::process::id()));
+        // Tests may share a process, but no folder.
+        let name = dir.path().file_name().unwrap().to_string_lossy();
+        let cgroup = cgroup_root()?.join(format!("migshare-test-{}", name.trim_start_matches('.')));
         fs::create_dir(&cgroup).map_err(|error| format!("no cgroup can be made: {error}"))?;
         furnish(dir.path());
         let mut container = Container { dir, first: None, cgroup, systemd: 0 };
