@@ -23,6 +23,7 @@ for_tests=(
   binutils strace systemd       # tests look at exported symbols, end a process at a chosen system call, run the unit in a container
   prometheus                    # scrapes the agent in a test; promtool checks figures and alerts
   fuse3                         # mounts of the storage sidecar by users
+  procps                        # kill and pgrep, which a minimal Debian has not
   fio acl                       # writes and verifies on such mounts; access control lists there
   glusterfs-server glusterfs-client   # a remote file system of others
   bindfs                        # a bare pass-through FUSE to compare with
