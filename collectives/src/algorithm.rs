@@ -4,7 +4,7 @@
 //! |-------------------------|------------------------------------|-----------------------|
 //! | up to 48                | payload in the control line        | staging, *line*       |
 //! | up to [`flat_max`]      | everyone reduces everything        | staging, *board*      |
-//! | more                    | reduce-scatter + all-gather, chunks| staging in chunks; *or one copy, whichever the source finds faster* |
+//! | more                    | reduce-scatter + all-gather, chunks; two ranks: everyone everything, chunks | staging in chunks; *or one copy, whichever the source finds faster* |
 //! | all buffers in segment  | straight from and to user buffers  | as other buffers; *one copy* |
 //! | two ranks, all-gather and all-to-all | –                     | one copy from [`PULL_PAIR_MIN`] on |
 //! | more ranks than cores   | as with a core for each            | one copy from [`PULL_MIN`] on |
@@ -21,6 +21,7 @@ pub(crate) mod lend;
 pub(crate) mod move_data;
 pub(crate) mod reduce;
 pub(crate) mod short;
+pub(crate) mod slots;
 pub(crate) mod trials;
 
 use crate::core::{Core, Op};
@@ -28,8 +29,8 @@ use crate::datatype::{DataType, ReduceOp};
 use crate::error::Result;
 use crate::schedule::meet;
 
-/// All-reduce of `ranks`: up to this many bytes every rank reduces everything. With two, that is the same copying as in
-/// two phases, and one wait less.
+/// All-reduce of `ranks`: up to this many bytes every rank reduces everything in one step. Two do so in chunks beyond it: that is
+/// the same copying as in two phases, and one wait less.
 pub const fn flat_max(ranks: usize) -> usize {
     if ranks == 2 { 64 << 10 } else { 8 << 10 }
 }

@@ -105,6 +105,8 @@ pub(crate) struct Core {
     /// The last operations, by number.
     history: [Cell<Span>; HISTORY],
     posted: Cell<u64>,
+    /// By parity: how often two ranks have swapped the halves of that parity.
+    turns: [Cell<u64>; 2],
     /// The highest step seen of each member.
     seen: Vec<Cell<u64>>,
     /// Counts satisfied waits.
@@ -129,6 +131,7 @@ impl Core {
             current: Cell::default(),
             history: Default::default(),
             posted: Cell::new(0),
+            turns: Default::default(),
             seen: charter.members.iter().map(|_| Cell::new(0)).collect(),
             ticks: Cell::new(0),
             heard: charter.members.iter().map(|_| Cell::new(0)).collect(),

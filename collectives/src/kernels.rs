@@ -1,7 +1,7 @@
 //! Copying and combining elements, for the best instruction set of this machine.
 //!
 //! ```text
-//!   reduce(dst, a, b)   dst[i] = a[i] op b[i]     dst may be a or b
+//!   reduce(dst, a, b)   dst[i] = a[i] op b[i]     dst may be a or b; past the caches if wanted
 //!   reduce_both(dst, second, a, b)                 the same result in two places, read from the sources once
 //!   finish(dst)         dst[i] = dst[i] / ranks    for averages
 //!   copy / copy_streaming                          the latter bypasses the caches
@@ -24,7 +24,7 @@ pub use copy::{copy, copy_streaming, fetch, stage, stream, stream_fence};
 use crate::datatype::{DataType, ReduceOp};
 
 /// `dst[i] = a[i] op b[i]` for `count` elements.
-pub(crate) type Reduce = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize);
+pub(crate) type Reduce = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize, bypass: bool);
 /// The same into two targets, the second past the caches if wanted.
 pub(crate) type Both = unsafe fn(to: [*mut u8; 2], a: *const u8, b: *const u8, count: usize, bypass: bool);
 /// `dst[i] /= ranks` for `count` elements.
@@ -54,7 +54,8 @@ impl Kernels {
         })
     }
 
-    /// Combines `count` elements; an average is summed, see [`Kernels::finish`].
+    /// Combines `count` elements, with `bypass` past the caches, to be ordered by a [`stream_fence`]; an average is summed, see
+    /// [`Kernels::finish`].
     ///
     /// # Safety
     /// All three are valid for `count` elements; `dst` is `a`, `b` or overlaps neither. Sources may be
@@ -62,19 +63,18 @@ impl Kernels {
     #[inline]
     pub unsafe fn reduce(
         &self,
-        kind: DataType,
-        op: ReduceOp,
+        (kind, op): (DataType, ReduceOp),
         dst: *mut u8,
         a: *const u8,
         b: *const u8,
         count: usize,
+        bypass: bool,
     ) {
         // SAFETY: passed on.
-        unsafe { self.reduce[kind as usize][op as usize](dst, a, b, count) }
+        unsafe { self.reduce[kind as usize][op as usize](dst, a, b, count, bypass) }
     }
 
-    /// As [`Kernels::reduce`], into both of `to`; with `bypass` the second past the caches, to be ordered by a
-    /// [`stream_fence`].
+    /// As [`Kernels::reduce`], into both of `to`; with `bypass` the second past the caches.
     ///
     /// # Safety
     /// As [`Kernels::reduce`] for each target; the two do not overlap.

@@ -59,6 +59,19 @@ pub fn slot_offset(c: u64, slot: usize) -> usize {
     (c % DEPTH) as usize * slot
 }
 
+/// Slots of a half in an [`exchange`] of two ranks, which swap halves: see [`swapped`].
+pub const PAIR_DEPTH: u64 = 2;
+
+/// Whose half takes chunk `c` of `rank`, when two ranks exchange and have done so `turns` times before in these halves.
+///
+/// Each rank writes over the chunk that it has read last. The processor hands a line that another core has written to its
+/// reader together with the right to write it, so nothing has to be taken back: such a write runs at three times the speed of
+/// one over what the other rank has read (BENCH.md).
+#[inline]
+pub fn swapped(rank: usize, turns: u64, c: u64) -> usize {
+    rank ^ ((turns + c / PAIR_DEPTH) % 2) as usize
+}
+
 /// All ranks have come when this ends. Takes one post, for whose mark the line has to be free.
 pub async fn meet(op: &impl Steps) -> Result<()> {
     op.window().await?;
@@ -66,24 +79,36 @@ pub async fn meet(op: &impl Steps) -> Result<()> {
     op.reach_all(1).await
 }
 
-/// Every rank writes its chunk `c` to its own staging, then reads chunk `c` of all. Takes `chunks` posts.
+/// Every rank writes its chunk `c` to staging, then reads chunk `c` of all. Takes `chunks` posts.
 ///
 /// A slot is filled again four chunks later: to have come to that point, this rank has seen all peers
-/// post three chunks later, which each did after its drain of the slot.
+/// post three chunks later, which each did after its drain of the slot. Two ranks fill each other's slots two
+/// chunks later ([`swapped`]): each has read by itself what it writes over.
 pub async fn exchange(
     op: &impl Steps,
+    chunks: u64,
+    fill: impl FnMut(u64),
+    drain: impl FnMut(u64),
+) -> Result<()> {
+    op.gate().await?;
+    exchange_after(op, 0, chunks, fill, drain).await
+}
+
+/// The same by a caller that has passed the gate and starts to count after step `first`.
+pub async fn exchange_after(
+    op: &impl Steps,
+    first: u64,
     chunks: u64,
     mut fill: impl FnMut(u64),
     mut drain: impl FnMut(u64),
 ) -> Result<()> {
-    op.gate().await?;
     for c in 0..=chunks {
         if c < chunks {
             fill(c);
-            op.post(c + 1);
+            op.post(first + c + 1);
         }
         if c > 0 {
-            op.reach_all(c).await?;
+            op.reach_all(first + c).await?;
             drain(c - 1);
         }
     }
@@ -206,16 +231,10 @@ pub trait TwoPhase {
 ///
 /// Input of slot `c % 4` is last read by peers' `reduce(c-4)` before their step `2c-4`; this rank has seen
 /// `2c-2` before `fill(c)`. Results are last read by `drain(c-4)` before step `2c-1`; seen before
-/// `reduce(c)`: `2c+1`. The caller has gated and may have posted `fill(0)` already (`filled`).
-pub async fn two_phase(
-    op: &impl Steps,
-    first: u64,
-    filled: bool,
-    chunks: u64,
-    mut work: impl TwoPhase,
-) -> Result<()> {
+/// `reduce(c)`: `2c+1`. The caller has gated.
+pub async fn two_phase(op: &impl Steps, first: u64, chunks: u64, mut work: impl TwoPhase) -> Result<()> {
     for c in 0..chunks + 2 {
-        if c < chunks && !(filled && c == 0) {
+        if c < chunks {
             work.fill(c);
             op.post(first + 2 * c + 1);
         }

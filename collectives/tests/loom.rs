@@ -17,8 +17,8 @@ use loom::sync::Arc;
 use migshare_collectives::error::Result;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
-    DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, lend, meet, short_in, short_out, two_phase,
-    two_phase_posts,
+    DEPTH, PAIR_DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, lend, meet, short_in, short_out, swapped,
+    two_phase, two_phase_posts,
 };
 use migshare_collectives::word::{Codec, Seen};
 
@@ -215,6 +215,37 @@ fn short_exchanges_in_a_row_never_read_what_is_being_written() {
     model(4, 1, run_exchange::<1>);
 }
 
+/// As the library places the chunks of two ranks; the turns of the operations before are those of all of one parity.
+fn run_swap<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    let turns = op.number / 2 * CHUNKS.div_ceil(PAIR_DEPTH);
+    let cell = |rank, c| {
+        let half = &op.shared.staging[swapped(rank, turns, c)][op.parity()];
+        &half[(c % PAIR_DEPTH) as usize][0]
+    };
+    // SAFETY: loom checks that no other access is concurrent.
+    let fill = |c| cell(op.rank, c).with_mut(|cell| unsafe { *cell = op.value(op.rank, c) });
+    let other = 1 - op.rank;
+    // SAFETY: as above.
+    let drain = |c| cell(other, c).with(|cell| unsafe { assert_eq!(*cell, op.value(other, c)) });
+    block_on(exchange(op, CHUNKS, fill, drain)).unwrap();
+}
+
+#[test]
+fn two_ranks_that_swap_halves_in_a_long_exchange_never_read_what_is_being_written() {
+    model(1, 2 * PAIR_DEPTH + 1, run_swap::<{ 2 * PAIR_DEPTH + 1 }>);
+}
+
+#[test]
+fn two_ranks_that_swap_halves_in_short_exchanges_never_read_what_is_being_written() {
+    model(5, 1, run_swap::<1>);
+}
+
+/// Halves that two ranks have swapped serve an operation in which each writes its own, and the other way round.
+#[test]
+fn swapped_halves_are_free_for_the_operations_that_follow() {
+    model(5, 1, |op| if op.number % 4 < 2 { run_swap::<1>(op) } else { run_exchange::<1>(op) });
+}
+
 fn run_fan_out<const CHUNKS: u64>(op: &ModelOp<'_>) {
     run_fan_out_of::<CHUNKS>(op, op.number as usize % 2);
 }
@@ -365,7 +396,7 @@ impl TwoPhase for Sums<'_> {
 fn run_two_phase<const CHUNKS: u64>(op: &ModelOp<'_>) {
     block_on(async {
         op.gate().await.unwrap();
-        two_phase(op, 0, false, CHUNKS, Sums(op)).await.unwrap();
+        two_phase(op, 0, CHUNKS, Sums(op)).await.unwrap();
     });
 }
 

@@ -2,14 +2,18 @@
 
 use crate::algorithm::combine::{STREAMING_MIN, combine_both, combine_into};
 use crate::algorithm::move_data::copy_own;
+use crate::algorithm::reduce::chunk_range;
 use crate::algorithm::short::with_payloads;
+use crate::algorithm::slots::Slots;
 use crate::algorithm::{Call, In, Out, direct, flat_max};
 use crate::core::{Core, Op};
 use crate::error::Result;
 use crate::kernels::{fetch, stage, stream, stream_fence};
 use crate::line::INLINE_BYTES;
-use crate::schedule::{DEPTH, Steps, TwoPhase, exchange, slot_offset, two_phase, two_phase_posts};
+use crate::schedule::{DEPTH, Steps, TwoPhase, exchange_after, slot_offset, two_phase, two_phase_posts};
 
+/// Bytes of a chunk of two ranks.
+const WHOLE: usize = 64 << 10;
 /// Bytes of one rank's slice of a chunk. Large enough to hide the flags, small enough that all slots of
 /// both ranks stay in a second-level cache of 2 MiB.
 const SLICE: usize = 64 << 10;
@@ -28,10 +32,10 @@ pub(crate) async fn all_reduce(core: &Core, call: Call, send: In, recv: Out) -> 
     if bytes <= INLINE_BYTES {
         return inline(core, &call, send, recv).await;
     }
-    if bytes <= flat_max(core.size()).min(core.half_bytes()) {
+    if bytes <= flat_max(core.size()).min(Slots::room(core)) {
         return flat(core, &call, send, recv).await;
     }
-    large(core, call, send, recv).await
+    large(core, &call, send, recv).await
 }
 
 /// The elements travel in the control lines: one line per rank and direction, no staging.
@@ -53,38 +57,31 @@ async fn inline(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
 /// One step: every rank copies in, waits for all, and combines everything itself.
 async fn flat(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
     let op = call.begin(core, 1)?;
-    let (bytes, me) = (call.bytes(), op.rank());
-    // SAFETY: staging has room for `bytes`; it is ours until posted, and the peers' are theirs until
-    // their next post but one.
-    let fill = |_| unsafe { stage(op.staging(me), send.0, bytes) };
-    let drain = |_| {
-        let source = |rank| if rank == me { send.0 } else { op.staging(rank).cast_const() };
-        // SAFETY: as above; user buffers are valid for `bytes`.
-        unsafe { combine_into(call, op.size(), bytes, source, recv.0, false) }
-    };
-    exchange(&op, 1, fill, drain).await
+    op.gate().await?;
+    Whole::new(&op, call, call.bytes(), send, recv).run(0).await
 }
 
 /// Straight from the members' buffers where they can be reached, in chunks through staging otherwise.
-async fn large(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
-    let plan = Plan::new(core, &call);
-    let op = call.begin(core, two_phase_posts(1, plan.chunks))?;
+async fn large(core: &Core, call: &Call, send: In, recv: Out) -> Result<()> {
+    let pair = core.size() == 2;
+    let plan = Plan::new(core, call);
+    let posts = if pair { 1 + plan.chunks } else { two_phase_posts(1, plan.chunks) };
+    let op = call.begin(core, posts)?;
     op.gate().await?;
-    let inside = direct::publish(&op, &call, send, recv)?;
-    let mut work = Chunked { op: &op, call, plan, send, recv };
+    let inside = direct::publish(&op, call, send, recv)?;
     if inside {
         op.post(1);
         op.reach_all(1).await?;
         if let Some(buffers) = direct::all_buffers(&op, call.bytes())? {
-            direct::straight(&op, &call, &buffers);
+            direct::straight(&op, call, &buffers);
             op.post(2);
             return op.reach_all(2).await;
         }
-        return two_phase(&op, 1, false, plan.chunks, work).await;
     }
-    work.fill(0);
-    op.post(2);
-    two_phase(&op, 1, true, plan.chunks, work).await
+    if pair {
+        return Whole::new(&op, call, plan.slice, send, recv).run(1).await;
+    }
+    two_phase(&op, 1, plan.chunks, Chunked { op: &op, call, plan, send, recv }).await
 }
 
 /// How a large call is cut.
@@ -98,6 +95,10 @@ struct Plan {
 impl Plan {
     fn new(core: &Core, call: &Call) -> Self {
         let ranks = core.size();
+        if ranks == 2 {
+            let chunk = WHOLE.min(Slots::room(core) & !63);
+            return Self { slice: chunk, chunks: call.bytes().div_ceil(chunk) as u64 };
+        }
         let room = core.half_bytes() / DEPTH as usize / (ranks + 1);
         let fair = call.bytes().div_ceil(ranks).div_ceil(2).max(SLICE_MIN);
         let slice = fair.min(SLICE).min(room).next_multiple_of(64).min(room & !63);
@@ -105,9 +106,48 @@ impl Plan {
     }
 }
 
+/// Every rank stages everything and combines everything itself, chunk by chunk.
+struct Whole<'a> {
+    op: &'a Op<'a>,
+    call: &'a Call,
+    slots: Slots<'a>,
+    chunk: usize,
+    chunks: u64,
+    send: In,
+    recv: Out,
+}
+
+impl<'a> Whole<'a> {
+    fn new(op: &'a Op<'a>, call: &'a Call, chunk: usize, send: In, recv: Out) -> Self {
+        let chunks = call.bytes().div_ceil(chunk) as u64;
+        Self { op, call, slots: Slots::new(op, chunk, chunks), chunk, chunks, send, recv }
+    }
+
+    /// Runs it in the steps after `first`.
+    async fn run(self, first: u64) -> Result<()> {
+        let me = self.op.rank();
+        let range = |c| chunk_range(c, self.chunk, self.call.bytes());
+        let fill = |c| {
+            let (start, len) = range(c);
+            // SAFETY: the slot is this rank's to write by the schedule; the source holds the range.
+            unsafe { stage(self.slots.of(me, c), self.send.at(start), len) };
+        };
+        let streaming = self.call.bytes() >= STREAMING_MIN;
+        let drain = |c| {
+            let (start, len) = range(c);
+            let staged = |rank| self.slots.of(rank, c).cast_const();
+            let source = |rank| if rank == me { self.send.at(start) } else { staged(rank) };
+            // SAFETY: the peers' slots are readable by the schedule; user buffers hold the range.
+            unsafe { combine_into(self.call, self.op.size(), len, source, self.recv.at(start), streaming) }
+        };
+        exchange_after(self.op, first, self.chunks, fill, drain).await
+    }
+}
+
+/// Each rank combines its slice of each chunk for all.
 struct Chunked<'a> {
     op: &'a Op<'a>,
-    call: Call,
+    call: &'a Call,
     plan: Plan,
     send: In,
     recv: Out,
@@ -151,7 +191,7 @@ impl TwoPhase for Chunked<'_> {
         // where its own source was read.
         unsafe {
             let to = [result, self.recv.at(start)];
-            combine_both(&self.call, ranks, len, source, to, self.streaming());
+            combine_both(self.call, ranks, len, source, to, self.streaming());
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) unsafe fn combine(
     for at in (0..len).step_by(BLOCK) {
         let bytes = BLOCK.min(len - at);
         // SAFETY: the block has room for BLOCK bytes; sources as promised.
-        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block) };
+        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block, false) };
         target(at, block, bytes);
     }
 }
@@ -71,13 +71,13 @@ unsafe fn both_of_block(
     // SAFETY: as promised; the last combination is the only one that writes the second target.
     unsafe {
         if call.op == ReduceOp::Average {
-            combine_block(call, ranks, len, source, to[0]);
+            combine_block(call, ranks, len, source, to[0], false);
             store(to[1], to[0], len);
             return;
         }
         let first = if ranks > 2 { to[0].cast_const() } else { source(0) };
         if ranks > 2 {
-            combine_block(call, ranks - 1, len, &source, to[0]);
+            combine_block(call, ranks - 1, len, &source, to[0], false);
         }
         let count = len / call.data.bytes();
         Kernels::get().reduce_both((call.data, call.op), to, first, source(ranks - 1), count, streaming);
@@ -96,9 +96,10 @@ pub(crate) unsafe fn combine_into(
     target: *mut u8,
     streaming: bool,
 ) {
-    if ranks == 2 && !streaming {
+    if ranks == 2 && (!streaming || call.op != ReduceOp::Average) {
         // SAFETY: element by element, the target is written after both sources were read.
-        return unsafe { combine_block(call, 2, len, source, target) };
+        unsafe { combine_block(call, 2, len, source, target, streaming) };
+        return stream_fence();
     }
     let store = if streaming { stream } else { copy };
     // SAFETY: a block of the target is written after all sources of the block were read.
@@ -106,6 +107,8 @@ pub(crate) unsafe fn combine_into(
     stream_fence();
 }
 
+/// With `bypass` past the caches, which is for two ranks and no average: all else reads the target again.
+///
 /// # Safety
 /// As [`combine_into`].
 #[inline]
@@ -115,6 +118,7 @@ unsafe fn combine_block(
     len: usize,
     source: impl Fn(usize) -> *const u8,
     target: *mut u8,
+    bypass: bool,
 ) {
     let kernels = Kernels::get();
     let count = len / call.data.bytes();
@@ -124,9 +128,9 @@ unsafe fn combine_block(
             copy(target, source(0), len);
             return;
         }
-        kernels.reduce(call.data, call.op, target, source(0), source(1), count);
+        kernels.reduce((call.data, call.op), target, source(0), source(1), count, bypass);
         for rank in 2..ranks {
-            kernels.reduce(call.data, call.op, target, target, source(rank), count);
+            kernels.reduce((call.data, call.op), target, target, source(rank), count, bypass);
         }
         kernels.finish(call.data, call.op, target, count, ranks);
     }

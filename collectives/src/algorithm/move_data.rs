@@ -3,6 +3,7 @@
 use crate::algorithm::combine::STREAMING_MIN;
 use crate::algorithm::lend::{Offer, is_lent, publish, read_from};
 use crate::algorithm::reduce::{chunk_range, cut};
+use crate::algorithm::slots::Slots;
 use crate::algorithm::trials::Way;
 use crate::algorithm::{Call, In, Out, pulls, short};
 use crate::core::Core;
@@ -145,7 +146,8 @@ pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> 
     own();
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks)?;
-    let slot = |c, rank| op.staging(rank).wrapping_add(slot_offset(c, chunk));
+    let slots = Slots::new(&op, chunk, chunks);
+    let slot = |c, rank| slots.of(rank, c);
     // SAFETY: the schedule gives the slots to their owners, then to the readers; buffers hold the ranges.
     let fill = |c| unsafe {
         let (start, len) = chunk_range(c, chunk, bytes);
@@ -180,8 +182,8 @@ async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Resu
     let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
     let (chunk, chunks) = cut(core, bytes, ranks);
     let op = call.begin(core, chunks)?;
-    let slot =
-        |c, owner, rank: usize| op.staging(owner).wrapping_add(slot_offset(c, chunk * ranks) + rank * chunk);
+    let slots = Slots::new(&op, chunk * ranks, chunks);
+    let slot = |c, owner, rank: usize| slots.of(owner, c).wrapping_add(rank * chunk);
     let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {

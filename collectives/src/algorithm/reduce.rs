@@ -1,6 +1,7 @@
 //! Reduce and reduce-scatter.
 
 use crate::algorithm::combine::{STREAMING_MIN, combine_into};
+use crate::algorithm::slots::Slots;
 use crate::algorithm::{Call, In, Out, short};
 use crate::core::Core;
 use crate::error::Result;
@@ -53,8 +54,8 @@ pub(crate) async fn reduce_scatter(core: &Core, call: Call, send: In, recv: Out)
     let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
     let (chunk, chunks) = cut(core, bytes, ranks);
     let op = call.begin(core, chunks)?;
-    let slot =
-        |c, owner, rank: usize| op.staging(owner).wrapping_add(slot_offset(c, chunk * ranks) + rank * chunk);
+    let slots = Slots::new(&op, chunk * ranks, chunks);
+    let slot = |c, owner, rank: usize| slots.of(owner, c).wrapping_add(rank * chunk);
     let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {

@@ -72,6 +72,12 @@ impl<'a> Op<'a> {
         self.core.half(rank, self.span.parity())
     }
 
+    /// How often two ranks have swapped the halves of this operation before, where they do so `more` times now.
+    pub(crate) fn turns(&self, more: u64) -> u64 {
+        let turns = &self.core.turns[self.span.parity()];
+        turns.replace(turns.get() + more)
+    }
+
     /// The place of `rank` on its board for this operation; [`Core::place_bytes`] long.
     #[inline]
     pub(crate) fn place(&self, rank: usize) -> *mut u8 {

@@ -192,14 +192,22 @@ macro_rules! instances {
         mod $set {
             use super::*;
 
+            /// Stores a line, past the caches if wanted: then it is whole and aligned, or the last.
+            #[inline(always)]
+            unsafe fn put(to: *mut u8, line: &Line, bytes: usize, bypass: bool) {
+                // SAFETY: passed on.
+                unsafe {
+                    if bypass && bytes == LINE { $stream(to, line) } else { store(to, line, bytes) }
+                }
+            }
+
             macro_rules! reduce_with {
                 ($op:ident) => {{
                     $(#[target_feature(enable = $feature)])?
-                    unsafe fn run<T: Number>(dst: *mut u8, a: *const u8, b: *const u8, count: usize) {
+                    unsafe fn run<T: Number>(dst: *mut u8, a: *const u8, b: *const u8, count: usize, bypass: bool) {
+                        let bypass = bypass && dst.align_offset(LINE) == 0;
                         // SAFETY: passed on.
-                        unsafe {
-                            combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| store(dst.add(at), line, n));
-                        }
+                        unsafe { combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| put(dst.add(at), line, n, bypass)) }
                     }
                     run::<T>
                 }};
@@ -210,15 +218,11 @@ macro_rules! instances {
                     $(#[target_feature(enable = $feature)])?
                     unsafe fn run<T: Number>(to: [*mut u8; 2], a: *const u8, b: *const u8, count: usize, bypass: bool) {
                         let bypass = bypass && to[1].align_offset(LINE) == 0;
-                        // SAFETY: passed on; lines that bypass the caches are aligned.
+                        // SAFETY: passed on.
                         unsafe {
                             combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| {
                                 store(to[0].add(at), line, n);
-                                if bypass && n == LINE {
-                                    $stream(to[1].add(at), line);
-                                } else {
-                                    store(to[1].add(at), line, n);
-                                }
+                                put(to[1].add(at), line, n, bypass);
                             });
                         }
                     }

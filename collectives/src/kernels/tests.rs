@@ -78,7 +78,7 @@ fn check(set: &Kernels, kind: DataType, op: ReduceOp, a: &[u8], b: &[u8]) {
     let count = a.len() / size;
     let mut out = vec![0; count * size];
     // SAFETY: all three have at least `count` elements.
-    unsafe { set.reduce(kind, op, out.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count) };
+    unsafe { set.reduce((kind, op), out.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count, false) };
     check_aliases(set, (kind, op), &a[..count * size], &b[..count * size], &out);
     for ((x, y), got) in a.chunks_exact(size).zip(b.chunks_exact(size)).zip(out.chunks_exact(size)) {
         let want = oracle(kind, op, x, y);
@@ -95,22 +95,29 @@ fn check_aliases(set: &Kernels, (kind, op): (DataType, ReduceOp), a: &[u8], b: &
     let (at, bt) = (first.as_mut_ptr(), second.as_mut_ptr());
     // SAFETY: all have `count` elements.
     unsafe {
-        set.reduce(kind, op, at, at, b.as_ptr(), count);
-        set.reduce(kind, op, bt, a.as_ptr(), bt, count);
+        set.reduce((kind, op), at, at, b.as_ptr(), count, false);
+        set.reduce((kind, op), bt, a.as_ptr(), bt, count, false);
     }
     assert!(first == want && second == want, "{} {kind:?} {op:?} in place", set.name);
     for (bypass, shift) in [(false, 0), (true, 0), (true, 1)] {
         let mut one = vec![0; want.len()];
         let mut two = vec![0_u8; want.len() + 128];
         let lines = two.as_ptr().align_offset(64) + shift;
+        let own = two.as_mut_ptr().wrapping_add(lines);
         // SAFETY: the second target has room from the next line on, and one byte later.
         unsafe {
-            let own = two.as_mut_ptr().add(lines);
             own.copy_from_nonoverlapping(a.as_ptr(), a.len());
             set.reduce_both((kind, op), [one.as_mut_ptr(), own], own, b.as_ptr(), count, bypass);
         }
         stream_fence();
         assert!(one == want && two[lines..][..want.len()] == *want, "{} {kind:?} {op:?} twice", set.name);
+        // SAFETY: as above.
+        unsafe {
+            own.copy_from_nonoverlapping(a.as_ptr(), a.len());
+            set.reduce((kind, op), own, own, b.as_ptr(), count, bypass);
+        }
+        stream_fence();
+        assert!(two[lines..][..want.len()] == *want, "{} {kind:?} {op:?} in place, {bypass}", set.name);
     }
 }
 

@@ -13,8 +13,9 @@
 //!               │      │                 │ tail 128 B: the same (target)       │
 //!  slot data    ├──────────────────────────────────────────────────────────────┤
 //!               │ slot │ ring, relay: source x target  writer: the source      │
-//!               │      │ per rank: staging, one half per op parity, and a      │
-//!               │      │ board, one place per line; writer: the rank           │
+//!               │      │ per rank: staging, one half per op parity, which two  │
+//!               │      │ ranks that exchange swap, and a board, one place per  │
+//!               │      │ line; otherwise writer: the rank                      │
 //!  heap         ├──────────────────────────────────────────────────────────────┤
 //!               │ arena of rank 0 │ arena of rank 1 │ …  user buffers          │
 //!  bytes        └──────────────────────────────────────────────────────────────┘
