@@ -25,7 +25,7 @@ use super::version::{Current, Seen};
 use super::{Node, OpenFile};
 use crate::cache::{BLOCK, Cache, EXTENT, FileStore, Part, Version};
 use crate::feedback::{Report, Standing};
-use crate::io::{Buffer, Engine, Job, Range, Workers};
+use crate::io::{Buffer, Engine, Job, Workers};
 use crate::metrics::Jobs;
 use crate::policy::{
     Ask, Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Side, Splitter, Window,
@@ -286,17 +286,16 @@ impl ReadPath {
         if !self.splitter().cache_wants_question(self.now()) {
             return parts.iter().for_each(|part| self.cache.unpin(part));
         }
-        let bytes: u64 = parts.iter().map(|part| part.len).sum();
-        let ask = open.ask(parts.first().map_or(0, |p| p.file_offset), bytes as u32);
-        let tell = Telling::begin(self, Side::Cache, ask, false, false);
+        // A block of it: what hangs holds memory.
+        let Some((from, at)) = parts.first().map(|p| (p.file_offset, p.store_offset)) else { return };
+        let tell = Telling::begin(self, Side::Cache, open.ask(from, BLOCK as u32), false, false);
         let path = Arc::clone(self);
-        let ranges = parts.iter().map(|p| Range { offset: p.store_offset, len: p.len as usize }).collect();
         let done = Box::new(move |result: io::Result<usize>, _: Buffer| {
             parts.iter().for_each(|part| path.cache.unpin(part));
             tell.end(result.is_ok());
         });
-        let (file, buffer) = (self.cache.store().data_for_reads(), Buffer::new(bytes as usize));
-        self.engine(Side::Cache).submit(Job { file, ranges, buffer, done });
+        let (file, buffer) = (self.cache.store().data_for_reads(), Buffer::new(BLOCK as usize));
+        self.engine(Side::Cache).submit(Job::one(file, at, buffer, done));
     }
 
     fn validate_later(self: &Arc<Self>, open: &Arc<OpenFile>) {

@@ -17,10 +17,12 @@ use super::{BackendState, InFlight, MILLIS, Nanos};
 /// A backend that answers nothing for this long while reads wait is not live.
 const SILENCE: Nanos = 250 * MILLIS;
 /// Time between two questions to a backend that is down: while questions stay unanswered this part of the time that it has
-/// been down, at least and at most so much.
+/// been down, at least and at most so much; and more where those that hang hold much memory.
 const ASK_PART: Nanos = 8;
 const ASK_EVERY: Nanos = 100 * MILLIS;
-const ASK_SELDOM: Nanos = 30_000 * MILLIS;
+const ASK_SELDOM: Nanos = 5_000 * MILLIS;
+const ASK_RARELY: Nanos = 30_000 * MILLIS;
+const MUCH: u64 = 64 << 20;
 /// Good answers after which a backend that returned is trusted as before.
 const TRUSTED: u32 = 64;
 
@@ -159,10 +161,12 @@ impl Liveness {
 
     /// Whether a duplicate is to ask a backend that is down. The caller sends it if so.
     pub(super) fn wants_question(&mut self, now: Nanos) -> bool {
-        // Questions that hang hold memory: ever fewer are asked. Failures hold nothing.
+        // Questions that hang hold memory: ever fewer are asked. Failures hold nothing. Usually what hangs is itself answered
+        // once the backend is back, and no question is needed.
         let hang = self.stragglers.reads + self.fresh.reads > 0;
         let down_for = if hang { now.saturating_sub(self.down_since) } else { 0 };
-        let every = (down_for / ASK_PART).clamp(ASK_EVERY, ASK_SELDOM);
+        let longest = if self.stragglers.bytes + self.fresh.bytes < MUCH { ASK_SELDOM } else { ASK_RARELY };
+        let every = (down_for / ASK_PART).clamp(ASK_EVERY, longest);
         let due = !self.is_live() && now.saturating_sub(self.asked) >= every;
         if due {
             self.asked = now;
@@ -246,18 +250,35 @@ mod tests {
         assert!(liveness.is_live());
     }
 
-    #[test]
-    fn questions_that_hang_become_rare() {
+    /// Asks by `len` bytes for an hour, and never gets an answer: how often, and the longest pause of the last minutes.
+    fn ask_for_an_hour(len: u32) -> (u32, Nanos) {
         let mut liveness = down(Liveness::default(), 4);
-        let mut asked = 0;
-        for at in (300..600_000).step_by(25) {
+        let (mut asked, mut last, mut longest) = (0, 0, 0);
+        for at in (300..3_600_000).step_by(25) {
             liveness.tick(at * MILLIS);
             if liveness.wants_question(at * MILLIS) {
                 asked += 1;
-                liveness.issued(at * MILLIS, LEN);
+                liveness.issued(at * MILLIS, len);
+                longest = if at > 3_000_000 { longest.max(at * MILLIS - last) } else { 0 };
+                last = at * MILLIS;
             }
         }
-        assert!((10..80).contains(&asked), "{asked} in ten minutes");
+        (asked, longest)
+    }
+
+    #[test]
+    fn questions_that_hang_become_rare_and_hold_little_memory() {
+        let (asked, longest) = ask_for_an_hour(1 << 20);
+        assert!((64..220).contains(&asked), "{asked} in an hour");
+        assert!(longest >= ASK_RARELY);
+    }
+
+    /// Requests that a device lost are never answered, and those that come after its return are.
+    #[test]
+    fn a_small_question_is_asked_every_few_seconds_however_long_it_takes() {
+        let (asked, longest) = ask_for_an_hour(4096);
+        assert!(asked < 1000, "{asked} in an hour");
+        assert!(longest <= ASK_SELDOM + 25 * MILLIS, "{longest}");
     }
 
     /// A cable that was out for 1.5 s: connections come back one after another, and a question on a dead one waits.
