@@ -60,6 +60,15 @@ pub enum CacheDirError {
         /// What was found in it.
         name: String,
     },
+    /// It has no mark and looks like a cache of a version that made none.
+    #[error(
+        "--cache {dir} has no mark and looks like the cache of an older migshare-storage: if it is one, go on with it after \
+         `touch {dir}/{MARK}`; if not, give a new or empty directory (nothing was changed in this one)"
+    )]
+    Unmarked {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The device is too small.
     #[error(
         "--size {size} does not fit at --cache {dir}, where {free} bytes are free: give less, or make room"
@@ -163,9 +172,15 @@ fn is_usable(dir: &Path, fd: &OwnedFd) -> Result<(), CacheDirError> {
     if stat.st_uid != us {
         return Err(CacheDirError::NotOurs { dir: dir.to_owned(), owner: stat.st_uid, us });
     }
-    match strange(fd).map_err(failed(dir, "list it"))? {
-        Some(name) => Err(CacheDirError::NotACache { dir: dir.to_owned(), name }),
-        None => Ok(()),
+    let names = names(fd).map_err(failed(dir, "list it"))?;
+    let (dir, has) = (dir.to_owned(), |wanted: &str| names.iter().any(|name| name == wanted));
+    match names.iter().find(|name| !is_ours(name)) {
+        _ if has(MARK) => Ok(()),
+        Some(name) => Err(CacheDirError::NotACache { dir, name: name.clone() }),
+        None if has("index") && has("data") => Err(CacheDirError::Unmarked { dir }),
+        None => {
+            names.first().map_or(Ok(()), |name| Err(CacheDirError::NotACache { dir, name: name.clone() }))
+        }
     }
 }
 
@@ -187,18 +202,21 @@ fn open_file(dir: &OwnedFd, name: &str, more: OFlags) -> io::Result<File> {
 const MARK: &str = "migshare-storage-cache";
 const MEANING: &[u8] = b"A cache of migshare-storage. What else is here belongs to it.\n";
 
-/// The name of something in an unmarked directory that forbids to use it.
-fn strange(dir: &OwnedFd) -> io::Result<Option<String>> {
-    let mut found = None;
+/// What is in a directory; `lost+found` belongs to the root of a file system of its own.
+fn names(dir: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
         match entry?.file_name().to_string_lossy().as_ref() {
-            MARK => return Ok(None),
-            // The root of a file system of its own.
             "." | ".." | "lost+found" => {}
-            name => found = Some(name.to_owned()),
+            name => names.push(name.to_owned()),
         }
     }
-    Ok(found)
+    Ok(names)
+}
+
+/// Whether a cache has something of this name, journals of dirty data among it.
+fn is_ours(name: &str) -> bool {
+    matches!(name, MARK | "index" | "data") || name.starts_with("dirty-")
 }
 
 /// Before anything else is made: a crash leaves the mark alone, and not a cache without it.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::rig::{BINARY, Rig, can_mount};
+use super::rig::{BINARY, Rig, can_mount, content, read};
 
 fn says(arguments: &[&str]) -> String {
     let output = Command::new(BINARY).args(arguments).output().unwrap();
@@ -118,6 +118,26 @@ fn a_directory_with_something_else_in_it_is_no_cache_and_stays_as_it_is() {
     assert_eq!(path("c/data").metadata().unwrap().len(), 33 << 20);
     assert_eq!(path("c").metadata().unwrap().permissions().mode() & 0o777, 0o755);
     assert_eq!(fs::read_dir(path("c")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_cache_without_a_mark_is_used_again_once_somebody_says_that_it_is_one() {
+    if !can_mount() {
+        return;
+    }
+    let mut rig = Rig::new(&["--policy", "cache-only"]);
+    let path = rig.put("f", &content(1 << 20, 1));
+    rig.warm(&path);
+    rig.stop();
+    let mark = rig.cache().join("migshare-storage-cache");
+    fs::remove_file(&mark).unwrap();
+    let message = rig.refusal();
+    assert!(message.contains(&format!("touch {}", mark.display())), "{message}");
+    assert!(!mark.exists());
+    fs::write(&mark, "").unwrap();
+    rig.start();
+    assert!(read(&path) == content(1 << 20, 1));
+    assert!(rig.stats("hit_bytes_total") > 0, "what was cached before was not used");
 }
 
 #[test]
