@@ -108,7 +108,10 @@ impl DirtyFile {
             Change::Flushed { upto, cut_upto, whole, base } => {
                 self.flushed(*upto, *cut_upto, *whole);
                 self.meta.base = *base;
+                // A cut or a new time that came in the middle of the flush is older than the record of its end.
+                let later = self.meta.cut.map(|c| c.seq).into_iter().chain(self.meta.touched);
                 let left = self.extents.iter().map(|(_, e)| At { seq: e.seq, value: e.time });
+                let left = left.chain(later.map(|seq| At { seq, value: time }));
                 self.meta.since = left.min_by_key(|at| at.seq).unwrap_or(At { seq, value: time });
             }
             Change::Named { path } => {

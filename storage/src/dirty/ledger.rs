@@ -39,6 +39,8 @@ pub enum Recorded {
     Kept(FileId),
     /// There is no room: the bytes must go to the backend.
     Full,
+    /// Nobody would find the file after a crash: the same.
+    Nameless,
 }
 
 impl<D: Disk> Ledger<D> {
@@ -66,7 +68,14 @@ impl<D: Disk> Ledger<D> {
         self.dirty.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a write or cut of the file with this key; `begin` makes the record that precedes it when the file was clean.
+    /// Looks at the state while no file begins or ends to be dirty.
+    pub fn hold<T>(&self, look: impl FnOnce(&Dirty) -> T) -> T {
+        let _journal = self.journal();
+        look(&self.dirty())
+    }
+
+    /// Records a write or cut of the file with this key; `begin` makes the record that precedes it when the file was clean, or
+    /// says that there is no name for it.
     /// `begun` is called with the file's id before it can become clean again.
     ///
     /// # Errors
@@ -76,7 +85,7 @@ impl<D: Disk> Ledger<D> {
         key: crate::cache::FileKey,
         time: i64,
         (change, bytes): (&Change, &[u8]),
-        begin: impl FnOnce() -> io::Result<Change>,
+        begin: impl FnOnce() -> io::Result<Option<Change>>,
         begun: impl FnOnce(FileId),
     ) -> io::Result<Recorded> {
         let mut journal = self.journal();
@@ -87,8 +96,9 @@ impl<D: Disk> Ledger<D> {
         let file = match known {
             Some(file) => file,
             None => {
+                let Some(begin) = begin()? else { return Ok(Recorded::Nameless) };
                 let file = self.dirty().fresh_id();
-                self.put(&mut journal, file, time, &begin()?, &[])?;
+                self.put(&mut journal, file, time, &begin, &[])?;
                 begun(file);
                 file
             }

@@ -207,7 +207,7 @@ impl World {
         self.backend.clock += 1;
         let time = self.backend.clock;
         let base = self.backend.base(inode);
-        let begin = || Ok(Change::Begin { origin: origin(inode), base });
+        let begin = || Ok(Some(Change::Begin { origin: origin(inode), base }));
         self.ledger.record(key(inode), time, (change, bytes), begin, |_| {})
     }
 
@@ -226,7 +226,7 @@ impl World {
         };
         match self.record(inode, &change, bytes) {
             Ok(Recorded::Kept(_)) => self.acknowledge(inode, apply),
-            Ok(Recorded::Full) | Err(_) => {
+            Ok(Recorded::Full | Recorded::Nameless) | Err(_) => {
                 while self.flush(inode, usize::MAX) {}
                 self.backend.change(inode, apply);
                 self.acknowledge(inode, apply);
@@ -473,6 +473,26 @@ fn an_interrupted_flush_is_told_from_a_longer_file() {
 
 /// A failed sync is told once, and the next one succeeds without what was lost: neither may the same daemon call it durable,
 /// nor one that was started on the same page cache.
+/// Who brings a file to the backend goes on until its oldest change is newer than what it had to bring.
+#[test]
+fn what_is_changed_in_the_middle_of_a_flush_is_older_than_its_end() {
+    for later in [Change::Cut { size: 1 }, Change::Touch { mtime: 7 }] {
+        let (mut dirty, file) = (Dirty::default(), FileId(1));
+        let place = Place { segment: 1, at: 512, len: 4, sums: Arc::new([0]) };
+        dirty.apply(1, 1, file, &Change::Begin { origin: origin(1), base: Base::default() }, None);
+        dirty.apply(2, 2, file, &Change::Write { offset: 0 }, Some(&place));
+        let plan = dirty.get(file).unwrap().plan(u64::MAX);
+        dirty.apply(3, 3, file, &Change::Flushing, None);
+        dirty.apply(4, 4, file, &later, None);
+        dirty.apply(5, 5, file, &plan.done(Base { size: 4, mtime: 2 }), None);
+        let left = dirty.get(file).expect("the later change is not flushed");
+        assert!(left.oldest_seq() <= left.newest_seq(), "{later:?}: {left:?}");
+        let plan = left.plan(u64::MAX);
+        dirty.apply(6, 6, file, &plan.done(Base { size: 1, mtime: 4 }), None);
+        assert!(dirty.is_empty(), "{later:?}");
+    }
+}
+
 #[test]
 fn a_failed_sync_is_not_mended_by_the_next_one() {
     let write = || Op::Write { inode: 0, offset: 0, len: 1 };
@@ -490,7 +510,7 @@ fn syncs_of_many_at_once_cover_what_each_has_recorded() {
         for inode in 0..8 {
             let ledger = &ledger;
             threads.spawn(move || {
-                let begin = || Ok(Change::Begin { origin: origin(inode), base: Base::default() });
+                let begin = || Ok(Some(Change::Begin { origin: origin(inode), base: Base::default() }));
                 for offset in 0..50 {
                     let change = Change::Write { offset: offset * 512 };
                     ledger.record(key(inode), 1, (&change, &[inode as u8; 512]), begin, |_| {}).unwrap();
@@ -508,7 +528,7 @@ fn syncs_of_many_at_once_cover_what_each_has_recorded() {
 #[test]
 fn a_file_that_is_renamed_again_and_again_remembers_its_newest_names() {
     let ledger = Ledger::open(Lossy::default(), LEAST).unwrap();
-    let begin = || Ok(Change::Begin { origin: origin(1), base: Base::default() });
+    let begin = || Ok(Some(Change::Begin { origin: origin(1), base: Base::default() }));
     ledger.record(key(1), 1, (&Change::Write { offset: 0 }, b"x"), begin, |_| {}).unwrap();
     let file = ledger.dirty().find(key(1)).unwrap().0;
     for name in 0..1000 {

@@ -111,6 +111,7 @@ impl Fs {
                 let times =
                     Timestamps { last_access: timespec(set.atime), last_modification: timespec(set.mtime) };
                 utimensat(&self.proc_fds, node.fd_name(), &times, AtFlags::empty())?;
+                node.writing.unsynced();
             }
             Ok(())
         })?;

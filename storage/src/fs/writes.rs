@@ -18,7 +18,7 @@ mod refill;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, statat};
@@ -71,7 +71,7 @@ pub enum Writes {
 }
 
 /// What all writers of a node share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Writing {
     /// Changes of its content go one by one, where some of them may be dirty.
     gate: Mutex<()>,
@@ -79,10 +79,38 @@ pub(super) struct Writing {
     error: Mutex<(u64, i32)>,
     opens: AtomicU32,
     /// Bytes of it were cached when it was written.
-    was_cached: std::sync::atomic::AtomicBool,
+    was_cached: AtomicBool,
+    /// The backend may lose its name, size or times with its power, which the journal goes by. Nothing is known of a file that
+    /// was just met.
+    unsynced: AtomicBool,
+}
+
+impl Default for Writing {
+    fn default() -> Self {
+        Self {
+            gate: Mutex::default(),
+            error: Mutex::default(),
+            opens: AtomicU32::new(0),
+            was_cached: AtomicBool::new(false),
+            unsynced: AtomicBool::new(true),
+        }
+    }
 }
 
 impl Writing {
+    /// The backend was changed.
+    pub(super) fn unsynced(&self) {
+        self.unsynced.store(true, Ordering::Release);
+    }
+
+    /// Syncs the backend's file, where that was not done since it was changed.
+    fn sync_once(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if !self.unsynced.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        sync().inspect_err(|_| self.unsynced())
+    }
+
     fn gate(&self) -> MutexGuard<'_, ()> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,9 +151,10 @@ impl Fs {
         }
     }
 
-    /// Cached bytes of it are not believed any more.
+    /// Its content at the backend changes: cached bytes of it are not believed any more.
     pub(super) fn changed(&self, node: &Node) {
         node.state().change();
+        node.writing.unsynced();
         if self.cache().forget(node.state().key()) > 0 {
             node.writing.was_cached.store(true, Ordering::Release);
         }
@@ -229,7 +258,8 @@ impl Fs {
             let done = back.fsync(node.state().key());
             let reported = node.writing.report(&open.errors_seen);
             if done? && reported.is_ok() {
-                return Ok(());
+                // The journal's bytes belong to a file that the backend must still have after a power loss, as it was.
+                return node.writing.sync_once(|| open.file.sync_all());
             }
             reported?;
         }

@@ -201,11 +201,15 @@ impl WriteBack {
         let begin = || {
             let (base, btime) = base_of(&open.file)?;
             let path = self.path_of(&open.node)?.map(|p| p.as_os_str().as_bytes().to_vec());
-            let Rights { uid, gid, groups } = rights.clone();
-            let paths = path.into_iter().collect();
             // Whoever has it open may go on with it, as at the backend: nobody's content is replaced.
             let unlinking = std::os::unix::fs::MetadataExt::nlink(&open.file.metadata()?) == 0;
-            Ok(Change::Begin { origin: Origin { key, btime, paths, uid, gid, groups, unlinking }, base })
+            if path.is_none() && !unlinking {
+                return Ok(None);
+            }
+            let Rights { uid, gid, groups } = rights.clone();
+            let paths = path.into_iter().collect();
+            let origin = Origin { key, btime, paths, uid, gid, groups, unlinking };
+            Ok(Some(Change::Begin { origin, base }))
         };
         // Asked for before the journal is locked, because the backend may take its time.
         let ready = if self.ledger.dirty().find(key).is_none() { Some(begin()?) } else { None };
@@ -217,6 +221,7 @@ impl WriteBack {
                 Ok(true)
             }
             Ok(Recorded::Full) => self.step_aside(key),
+            Ok(Recorded::Nameless) => Ok(false),
             Err(error) => {
                 if !self.device_failed.swap(true, Ordering::AcqRel) {
                     tracing::error!("the device of the dirty journal: {error}; writes go to the backend");
@@ -344,17 +349,19 @@ impl WriteBack {
 
     /// A node of a file that was found dirty after a crash.
     pub(super) fn attach(&self, node: &Arc<Node>) {
-        let Some(live) = self.live_of(node.state().key()) else { return };
-        let mut slot = live.node.lock().unwrap_or_else(PoisonError::into_inner);
-        // The kernel may have forgotten the file and found it again meanwhile.
-        if !slot.as_ref().is_some_and(|known| Arc::ptr_eq(known, node)) {
-            node.state().set_dirty(true);
-            *slot = Some(Arc::clone(node));
-        }
-        if self.ledger.dirty().get(live.id).is_none() {
-            node.state().set_dirty(false);
-        }
-        drop(slot);
+        let live = self.ledger.hold(|dirty| {
+            let (id, _) = dirty.find(node.state().key())?;
+            let live = self.lives().get(&id).cloned()?;
+            let mut slot = live.node.lock().unwrap_or_else(PoisonError::into_inner);
+            // The kernel may have forgotten the file and found it again meanwhile.
+            if !slot.as_ref().is_some_and(|known| Arc::ptr_eq(known, node)) {
+                node.state().set_dirty(true);
+                *slot = Some(Arc::clone(node));
+            }
+            drop(slot);
+            Some(live)
+        });
+        let Some(live) = live else { return };
         // Another node's change must not be mixed with what is dirty: the flush finds it and keeps both.
         let base = self.ledger.dirty().get(live.id).map(|f| f.base());
         if let (Some(base), Ok((now, _))) = (base, base_of(&live.sink))
