@@ -11,6 +11,8 @@ mod boot;
 mod log_writes;
 #[path = "guest/recovered.rs"]
 mod recovered;
+#[path = "guest/write_back.rs"]
+mod write_back;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,15 +20,15 @@ use std::io;
 use std::path::Path;
 
 use boot::Parts;
-use log_writes::Log;
+use log_writes::{ANYWHERE, Log};
 use migshare_storage::cache::{Cache, FileStore};
 use migshare_storage::mounts::Mount;
 use migshare_storage::random::Random;
 use recovered::{Found, Mounted, find};
 
-const INIT: &str = include_str!("guest/init");
+const LOST_PATH: &str = concat!(include_str!("guest/init"), include_str!("guest/lost-path"));
 const MIB: u64 = 1 << 20;
-/// As in `init`.
+/// As in `lost-path`.
 const CACHE_SIZE: u64 = 24 * MIB;
 const FILES: [&str; 9] = ["f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9"];
 /// Disks to look at.
@@ -76,7 +78,7 @@ fn over_real_nvme_tcp_a_lost_path_is_left_and_a_power_cut_loses_nothing_that_was
     let [local, log, remote] =
         [("local", 64), ("log", 512), ("remote", 64)].map(|(name, mib)| disk(dir.path(), name, mib * MIB));
     let disks = [(&*local, "local"), (&*log, "log"), (&*remote, "remote")];
-    let said = Said::new(&parts.run(dir.path(), INIT, &disks));
+    let said = Said::new(&parts.run(dir.path(), LOST_PATH, &disks));
     assert_ne!(said.get("done"), "", "the guest did not come to its end");
     the_lost_path_was_left_and_taken_again(&said);
     power_cuts(dir.path(), &local, &log, &remote, said.get("backend"));
@@ -96,11 +98,8 @@ fn the_lost_path_was_left_and_taken_again(said: &Said) {
 fn power_cuts(dir: &Path, local: &Path, log: &Path, remote: &Path, device: &str) {
     let log = Log::read(File::open(log).unwrap()).unwrap();
     let backend = Mounted::new(remote, dir.join("backend"), "loop,ro");
-    let line = format!("1 1 0:1 / /backend rw - ext4 {device} rw");
-    let identity = line.parse::<Mount>().unwrap().identity();
-    let flushes = log.flushes();
-    let marks = log.entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.mark.clone()?)));
-    let marks: Vec<(usize, String)> = marks.collect();
+    let identity = identity_of(device);
+    let (flushes, marks) = (log.flushes(), log.marks());
     println!("{} entries, {} flushes, marks {marks:?}", log.entries.len(), flushes.len());
     let first = marks.iter().find(|(_, m)| m.starts_with("kept")).expect("nothing was kept").0;
     let end = log.entries.len();
@@ -118,7 +117,7 @@ fn power_cuts(dir: &Path, local: &Path, log: &Path, remote: &Path, device: &str)
         let image = dir.join("cut");
         io::copy(&mut File::open(local).unwrap(), &mut File::create(&image).unwrap()).unwrap();
         let disk = File::options().write(true).open(&image).unwrap();
-        log.apply_some(done..next.max(done), &disk, &mut Random(cut)).unwrap();
+        log.apply_some(done..next.max(done), ANYWHERE, &disk, &mut Random(cut)).unwrap();
         let kept = kept(&marks, done, next);
         let found = after_restart(&image, dir, identity, backend.path());
         for (file, found) in &found {
@@ -136,6 +135,11 @@ fn power_cuts(dir: &Path, local: &Path, log: &Path, remote: &Path, device: &str)
         "{POWER_CUTS} power cuts: {} blocks right, {} refused by checksum, 0 wrong",
         sum.right, sum.refused
     );
+}
+
+/// Of the backend as the guest's sidecar knew it.
+fn identity_of(device: &str) -> u64 {
+    format!("1 1 0:1 / /backend rw - ext4 {device} rw").parse::<Mount>().unwrap().identity()
 }
 
 /// Files of which nothing may be missing when all up to `durable` is, and something up to `reached` may be.
@@ -160,6 +164,19 @@ fn after_restart(image: &Path, dir: &Path, identity: u64, backend: &Path) -> Vec
     let disk = Mounted::new(image, dir.join("recovered"), "loop");
     let cache: Cache<FileStore> = Cache::open(&disk.path().join("cache"), CACHE_SIZE).unwrap();
     FILES.iter().map(|file| (*file, find(&cache, identity, &backend.join(file)))).collect()
+}
+
+#[test]
+#[ignore = "minutes under emulation, with a kernel of its own: make guest"]
+fn what_fsync_local_acknowledged_is_there_after_any_power_cut() {
+    let Some(parts) = parts() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let [both, log] =
+        [("local", 2 * write_back::HALF), ("log", 512 * MIB)].map(|(n, s)| disk(dir.path(), n, s));
+    let said = Said::new(&parts.run(dir.path(), write_back::INIT, &[(&*both, "local"), (&*log, "log")]));
+    assert_ne!(said.get("done"), "", "the guest did not come to its end");
+    clear(&File::options().write(true).open(&both).unwrap()).unwrap();
+    write_back::power_cuts(dir.path(), &both, &log, identity_of(said.get("backend")));
 }
 
 /// An empty disk, as the guest was given.

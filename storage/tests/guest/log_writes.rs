@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use migshare_storage::random::Random;
@@ -19,6 +20,8 @@ const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
+/// The whole disk.
+pub(crate) const ANYWHERE: Range<u64> = 0..u64::MAX;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,11 @@ impl Log {
         Ok(Self { file, sector, entries })
     }
 
+    /// Texts with where they stand.
+    pub(crate) fn marks(&self) -> Vec<(usize, String)> {
+        self.entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.mark.clone()?))).collect()
+    }
+
     /// Where flushes are: the end of what is durable for sure.
     pub(crate) fn flushes(&self) -> Vec<usize> {
         let flushes = self.entries.iter().enumerate().filter(|(_, e)| e.flags & FLUSH != 0);
@@ -73,20 +81,27 @@ impl Log {
     }
 
     /// Carries out some entries in full.
-    pub(crate) fn apply(&self, entries: std::ops::Range<usize>, disk: &File) -> io::Result<()> {
-        self.entries[entries].iter().try_for_each(|entry| self.apply_part(entry, 0, entry.len, disk))
+    pub(crate) fn apply(&self, entries: Range<usize>, disk: &File) -> io::Result<()> {
+        self.apply_at(entries, ANYWHERE, disk)
     }
 
-    /// Carries out what a power cut left of some entries that no flush covered.
+    /// The same for a part of the disk.
+    pub(crate) fn apply_at(&self, entries: Range<usize>, part: Range<u64>, disk: &File) -> io::Result<()> {
+        let mut here = self.entries[entries].iter().filter(|e| part.contains(&e.at));
+        here.try_for_each(|entry| self.apply_part(entry, 0, entry.len, disk))
+    }
+
+    /// Carries out what a power cut left of some entries that no flush covered, in a part of the disk.
     pub(crate) fn apply_some(
         &self,
-        entries: std::ops::Range<usize>,
+        entries: Range<usize>,
+        part: Range<u64>,
         disk: &File,
         dice: &mut Random,
     ) -> io::Result<()> {
         // How much is lost differs from cut to cut: nothing, everything, or some of it.
         let kept = [0, 10, 50, 90, 100][dice.below(5) as usize];
-        for entry in &self.entries[entries] {
+        for entry in self.entries[entries].iter().filter(|e| part.contains(&e.at)) {
             if entry.flags & FUA != 0 {
                 self.apply_part(entry, 0, entry.len, disk)?;
                 continue;
@@ -171,7 +186,7 @@ mod tests {
         for _ in 0..200 {
             let disk = tempfile::tempfile().unwrap();
             disk.set_len(4096).unwrap();
-            log.apply_some(0..3, &disk, &mut dice).unwrap();
+            log.apply_some(0..3, ANYWHERE, &disk, &mut dice).unwrap();
             assert_eq!(sector(&disk, 3), 9);
             seen.insert((sector(&disk, 1), sector(&disk, 2)));
         }
