@@ -29,9 +29,10 @@ pub struct OpenFile {
     appender: Option<File>,
     /// Who opened it: pages of a mapping come without their writer.
     pub(super) rights: Rights,
-    /// The same, past the page cache; made when the first hit is read.
+    /// The same, past the page cache; made when the second hit is read.
     pub(super) direct: OnceLock<Option<Arc<File>>>,
     pub(super) direct_asked: AtomicBool,
+    pub(super) was_hit: AtomicBool,
     /// Whether something was written through it that no flush has followed yet.
     written: AtomicBool,
     /// Whether a flock was ever asked for through it.
@@ -187,6 +188,7 @@ impl Fs {
             rights,
             direct: OnceLock::new(),
             direct_asked: AtomicBool::new(false),
+            was_hit: AtomicBool::new(false),
             written: AtomicBool::new(false),
             flocked: AtomicBool::new(false),
             handle,

@@ -441,11 +441,11 @@ impl ReadPath {
         }
     }
 
-    /// Whether it is known how the file can be read past the page cache. The first to ask lets it be opened so; that may
-    /// block, so nobody waits for it.
+    /// Whether it is known how the file can be read past the page cache. Who asks for the second time lets it be opened so: many
+    /// small files are opened for one read. It may block, so nobody waits for it.
     pub(super) fn is_direct(self: &Arc<Self>, open: &Arc<OpenFile>) -> bool {
         let known = open.direct.get().is_some();
-        if !known && !open.direct_asked.swap(true, Ordering::AcqRel) {
+        if !known && open.was_hit.swap(true, Ordering::AcqRel) && !open.direct_asked.swap(true, Ordering::AcqRel) {
             let ours = Arc::clone(open);
             self.validations.run(Box::new(move || {
                 let _ = ours.direct.set(open_direct(&ours));

@@ -165,9 +165,12 @@ impl Parked {
 
     /// Somebody here gave a lock up: it may be the one that the others wait for.
     pub(super) fn wake_all(&self) {
-        let now = Instant::now();
-        self.tasks().iter_mut().for_each(|(at, _)| *at = now);
-        self.changed.notify_one();
+        let (now, mut tasks) = (Instant::now(), self.tasks());
+        // Every close comes here, and nearly always nobody waits.
+        if !tasks.is_empty() {
+            tasks.iter_mut().for_each(|(at, _)| *at = now);
+            self.changed.notify_one();
+        }
     }
 
     fn turn(&self) {

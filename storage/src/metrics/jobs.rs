@@ -3,15 +3,19 @@
 //! There are never more than [`MOST`] of them: readers of further jobs count for the one called `other`, those of no job for
 //! `none`. A job disappears when its cgroup did and none of its files is open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use crate::mounts::Root;
 
 /// A node runs far fewer jobs at once than this.
 const MOST: usize = 64;
+/// For this long a process is taken for one of the same job. Programs open many files at once, and asking takes longer than
+/// opening a local file.
+const SAME_JOB: Duration = Duration::from_secs(1);
 
 /// What a job did on one mount.
 #[derive(Debug, Default)]
@@ -43,6 +47,24 @@ impl Job {
 pub struct Jobs {
     root: Root,
     known: Mutex<BTreeMap<String, Arc<Job>>>,
+    asked: Mutex<Asked>,
+}
+
+/// Processes that were asked for since some time.
+#[derive(Debug, Default)]
+struct Asked {
+    since: Option<Instant>,
+    jobs: HashMap<u32, Weak<Job>>,
+}
+
+impl Asked {
+    /// Forgets all when the first of them is too long ago.
+    fn at(&mut self, now: Instant) -> &mut HashMap<u32, Weak<Job>> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SAME_JOB) {
+            *self = Self { since: Some(now), jobs: HashMap::new() };
+        }
+        &mut self.jobs
+    }
 }
 
 impl Jobs {
@@ -50,8 +72,23 @@ impl Jobs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The job of a process. A process that is gone, or lives where we cannot see it, is of none.
+    /// The job of a process, as it was at some time in the last second. A process that is gone, or lives where we cannot see it,
+    /// is of none.
     pub fn of(&self, pid: u32) -> Arc<Job> {
+        self.of_at(pid, Instant::now())
+    }
+
+    fn of_at(&self, pid: u32, now: Instant) -> Arc<Job> {
+        let asked = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(job) = asked().at(now).get(&pid).and_then(Weak::upgrade) {
+            return job;
+        }
+        let job = self.ask(pid);
+        asked().at(now).insert(pid, Arc::downgrade(&job));
+        job
+    }
+
+    fn ask(&self, pid: u32) -> Arc<Job> {
         let table = std::fs::read_to_string(self.root.at(&format!("proc/{pid}/cgroup")));
         match table.ok().as_deref().and_then(slurm_job) {
             Some((id, cgroup)) => self.get(&id, Some(self.root.at(&cgroup))),
@@ -141,6 +178,18 @@ mod tests {
         jobs.forget_ended();
         let left: Vec<_> = jobs.all().iter().map(|j| j.id.clone()).collect();
         assert_eq!(left, ["none"]);
+    }
+
+    #[test]
+    fn a_process_is_asked_for_its_job_once_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let jobs = Jobs { root: Root(dir.path().to_owned()), ..Jobs::default() };
+        let start = Instant::now();
+        process(&jobs.root, 1, 7);
+        assert_eq!(jobs.of_at(1, start).id, "7");
+        process(&jobs.root, 1, 8);
+        assert_eq!(jobs.of_at(1, start + SAME_JOB / 2).id, "7");
+        assert_eq!(jobs.of_at(1, start + SAME_JOB).id, "8");
     }
 
     #[test]
