@@ -212,6 +212,10 @@ impl Drop for Comm {
         if !self.born.is_this_process() {
             return; // the rank is the parent, and lives on
         }
+        if self.engine.lends() {
+            // What peers read from the buffers of abandoned operations must not count.
+            self.core.fail(&Error::PeerLost { rank: self.rank() });
+        }
         self.core.leave();
         let charter = &self.core.charter;
         if self.joined {

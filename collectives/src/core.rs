@@ -239,12 +239,12 @@ impl Core {
         Ok(Op { core: self, span })
     }
 
-    /// The fault that ended this communicator, if one did: in full for the first call that asks.
+    /// The fault that ended this communicator, if one did: in full as long as the caller of this library has not been told.
     #[inline]
     pub(crate) fn check_fault(&self) -> Result<()> {
         match &*self.fault.borrow() {
             None => Ok(()),
-            Some(fault) if !self.reported.replace(true) => Err(fault.clone()),
+            Some(fault) if !self.reported.get() => Err(fault.clone()),
             Some(fault) => Err(Error::Ended { cause: fault.status() }),
         }
     }
@@ -264,7 +264,7 @@ impl Core {
         *self.fault.borrow_mut() = Some(fault.clone());
     }
 
-    /// The caller of this library learns of the fault by other means.
+    /// The caller of this library is told of the fault.
     pub(crate) fn fault_was_reported(&self) {
         self.reported.set(true);
     }
@@ -309,12 +309,13 @@ impl Core {
     }
 
     /// What the poison of `rank` means here. Where it tells of a death, the one who died is named, and not the messenger: it is the
-    /// one who is gone without having ended the communicator itself.
+    /// one who is gone, or has left, without having ended the communicator itself.
     #[cold]
     fn told(&self, rank: usize, cause: Status) -> Error {
         let silent = |peer: usize| {
             let word = self.line(peer, 0).word();
-            !matches!(self.codec.decode(word, 0), Seen::Poisoned(_)) && self.process(peer).is_gone()
+            !matches!(self.codec.decode(word, 0), Seen::Poisoned(_))
+                && (self.process(peer).is_gone() || self.has_left(peer))
         };
         let dead = (0..self.size()).find(|peer| *peer != self.rank() && silent(*peer));
         match dead.filter(|_| cause == Status::PeerLost) {
@@ -341,6 +342,12 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Whether `rank` has freed the communicator: it will do nothing more. Who was never heard of may not have entered yet.
+    pub(crate) fn has_left(&self, rank: usize) -> bool {
+        let Charter { segment, slot, members, key, .. } = &self.charter;
+        self.heard(rank) > 0 && !attendance::is_in(segment.attendance(*slot, members[rank]), *key)
     }
 
     /// Nothing of this communicator is looked at by this rank any more.

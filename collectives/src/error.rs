@@ -89,8 +89,8 @@ pub enum Error {
         /// Bytes of a rank's part.
         room: usize,
     },
-    /// The process of a rank exited or was killed.
-    #[error("rank {rank} is gone: its process ended or was killed")]
+    /// The process of a rank exited or was killed, or has freed the communicator.
+    #[error("rank {rank} is gone: its process ended or was killed, or it has freed the communicator")]
     PeerLost {
         /// The lost rank.
         rank: usize,

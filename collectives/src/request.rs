@@ -10,8 +10,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -59,19 +60,36 @@ impl Queue {
     }
 }
 
+/// Right of the number of the communicator in that of a request.
+const REQUEST_BITS: u32 = 40;
+/// Communicators that this process has made.
+static ENGINES: AtomicU64 = AtomicU64::new(0);
+
 /// The operations of one communicator that are not yet waited for.
-#[derive(Default)]
 pub(crate) struct Engine {
     lanes: Vec<Queue>,
     finished: HashMap<u64, Result<u64>>,
+    /// Requests of two communicators have different numbers: a request that is taken to the wrong one is unknown there.
     last: u64,
     pause: Pause,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        let last = ENGINES.fetch_add(1, Ordering::Relaxed) << REQUEST_BITS;
+        Self { lanes: Vec::new(), finished: HashMap::new(), last, pause: Pause::default() }
+    }
 }
 
 impl Engine {
     /// Whether `lane` has unfinished operations.
     pub(crate) fn is_busy(&self, lane: Lane) -> bool {
         self.lanes.iter().any(|queue| queue.lane == lane && !queue.tasks.is_empty())
+    }
+
+    /// Whether peers may still be told to read from buffers that unfinished operations were given.
+    pub(crate) fn lends(&self) -> bool {
+        self.lanes.iter().any(|queue| !matches!(queue.lane, Lane::Receive(_)) && !queue.tasks.is_empty())
     }
 
     /// Queues `task` and lets it begin if its lane is free.
@@ -86,8 +104,16 @@ impl Engine {
         Request(self.last)
     }
 
-    /// Polls the head of every lane until nothing moves.
+    /// Polls the head of every lane until nothing moves. A fault in one lane ends what is left in all.
     pub(crate) fn progress(&mut self, core: &Core) {
+        if let Some(fault) = self.poll_lanes(core) {
+            self.abandon(core, &fault);
+        }
+    }
+
+    /// The polls of [`Engine::progress`]; the fault that one of them ended with.
+    fn poll_lanes(&mut self, core: &Core) -> Option<Error> {
+        let mut failed = None;
         let mut context = Context::from_waker(Waker::noop());
         for Queue { lane, tasks, watch } in &mut self.lanes {
             let (mut next, ticks) = (0, core.ticks());
@@ -96,6 +122,7 @@ impl Engine {
                     Poll::Ready(result) => {
                         if let Err(fault) = &result {
                             core.fail(fault);
+                            failed = failed.or_else(|| fault.is_fatal().then(|| fault.clone()));
                         }
                         self.finished.insert(*number, result);
                         tasks.remove(next);
@@ -112,6 +139,7 @@ impl Engine {
                 watch.polled(core, ticks);
             }
         }
+        failed
     }
 
     /// The result of a request if it has one.
@@ -149,7 +177,11 @@ impl Engine {
     }
 
     fn report(core: &Core, result: Result<u64>) -> Result<u64> {
-        result.inspect_err(|fault| {
+        // What was given up for a fault that nobody has been told of tells of it.
+        let told = |error| {
+            if let Error::Ended { .. } = error { core.check_fault().err().unwrap_or(error) } else { error }
+        };
+        result.map_err(told).inspect_err(|fault| {
             if fault.is_fatal() {
                 core.fault_was_reported();
             }
@@ -161,24 +193,39 @@ impl Engine {
     /// # Errors
     /// As [`Engine::test`].
     pub(crate) fn wait(&mut self, core: &Core, request: Request) -> Result<u64> {
-        let mut pause = Pause::default();
+        loop {
+            if let Some(result) = self.wait_for(core, request, Duration::MAX)? {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Waits for a request, but not much longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`Engine::test`].
+    pub(crate) fn wait_for(&mut self, core: &Core, request: Request, limit: Duration) -> Result<Option<u64>> {
+        let (mut pause, mut begin) = (Pause::default(), None);
         loop {
             self.progress(core);
             if let Some(result) = self.finished.remove(&request.0) {
-                return Self::report(core, result);
+                return Self::report(core, result).map(Some);
             }
             if !self.lanes.iter().any(|queue| queue.has(request)) {
                 return Err(Error::Invalid("no such request"));
             }
-            if let Err(fault) = self.turn(core, &mut pause, None) {
-                return self.last_look(core, request, fault);
+            match self.turn(core, &mut pause, None) {
+                Ok(None) => {}
+                Ok(Some(now)) if now - *begin.get_or_insert(now) >= limit => return Ok(None),
+                Ok(Some(_)) => {}
+                Err(fault) => return self.last_look(core, request, fault).map(Some),
             }
         }
     }
 
     /// What a peer did before it gave up or died still counts: everything that can end well does.
     fn last_look(&mut self, core: &Core, request: Request, fault: Error) -> Result<u64> {
-        self.progress(core);
+        self.poll_lanes(core);
         let result = self.finished.remove(&request.0);
         self.abandon(core, &fault);
         self.finished.remove(&request.0);
@@ -186,16 +233,16 @@ impl Engine {
         Self::report(core, result.unwrap_or(Err(fault)))
     }
 
-    /// One turn of a wait; `own` belongs to an operation that is in no lane.
+    /// One turn of a wait; `own` belongs to an operation that is in no lane. The time, when it was looked at.
     #[inline]
-    fn turn(&mut self, core: &Core, pause: &mut Pause, own: Option<&mut Watch>) -> Result<()> {
-        let Some(now) = pause.turn(core)? else { return Ok(()) };
+    fn turn(&mut self, core: &Core, pause: &mut Pause, own: Option<&mut Watch>) -> Result<Option<Instant>> {
+        let Some(now) = pause.turn(core)? else { return Ok(None) };
         if let Some(own) = own {
             own.audit(core, now)?;
         }
         self.audit(core, now)?;
         pause.nap(core, now);
-        Ok(())
+        Ok(Some(now))
     }
 
     /// Runs one operation to its end while the others move on.
@@ -207,8 +254,10 @@ impl Engine {
         loop {
             let ticks = core.ticks();
             if let Poll::Ready(result) = task.as_mut().poll(&mut context) {
-                if let Err(fault) = &result {
-                    core.fail(fault);
+                if let Err(fault) = &result
+                    && fault.is_fatal()
+                {
+                    self.abandon(core, fault);
                     core.fault_was_reported();
                 }
                 return result;
@@ -219,7 +268,7 @@ impl Engine {
             }
             if let Err(fault) = self.turn(core, &mut pause, Some(&mut watch)) {
                 let result = task.as_mut().poll(&mut context);
-                self.progress(core);
+                self.poll_lanes(core);
                 self.abandon(core, &fault);
                 if let Poll::Ready(Ok(value)) = result {
                     return Ok(value); // the fault is news for the next call
@@ -231,7 +280,7 @@ impl Engine {
     }
 
     /// Ends everything after a fault; later polls must not touch user buffers any more.
-    fn abandon(&mut self, core: &Core, fault: &Error) {
+    pub(crate) fn abandon(&mut self, core: &Core, fault: &Error) {
         core.fail(fault);
         for queue in &mut self.lanes {
             for (number, _) in queue.tasks.drain(..) {

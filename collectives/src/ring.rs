@@ -65,17 +65,17 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == CELL);
 
 impl Header {
-    fn new(len: usize, tag: u64, (address, block): (u64, u64), position: u64) -> Self {
+    fn new(len: usize, tag: u64, (address, block): (u64, u64), place: u64) -> Self {
         let mut header = Self { len: len as u64, tag, address, block, check: 0, rest: [0; 3] };
-        header.check = header.sum(position);
+        header.check = header.sum(place);
         header
     }
 
-    /// A hash that also binds the header to its place in the stream.
-    fn sum(&self, position: u64) -> u64 {
+    /// A hash that also binds the header to its `place`, see [`End::place`].
+    fn sum(&self, place: u64) -> u64 {
         [self.len, self.tag, self.address, self.block]
             .iter()
-            .fold(position, |sum, field| (sum ^ field).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
+            .fold(place, |sum, field| (sum ^ field).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
     }
 }
 
@@ -152,6 +152,12 @@ impl<'a> End<'a> {
         self.flow.get().own()
     }
 
+    /// What the next header is bound to: where it is in the stream, and of which communicator. Without the latter, zeros would be an
+    /// empty message at the beginning of a stream, and what an earlier communicator left there one of this.
+    fn place(&self) -> u64 {
+        self.position() ^ self.core.charter.key
+    }
+
     fn cell(&self, position: u64) -> *mut u8 {
         self.bytes.wrapping_add((position % self.capacity) as usize * CELL)
     }
@@ -181,8 +187,8 @@ pub(crate) async fn send(
     let mut cells = end.free().await?;
     let relay = by_one_copy.then(|| long::Relay::new(&end, true));
     let first = relay.as_ref().map_or(Ok(0), |relay| relay.announce(len))?;
-    let place = if by_one_copy { (from.0 as u64, first) } else { (0, 0) };
-    let header = Header::new(len, tag, place, end.position());
+    let source = if by_one_copy { (from.0 as u64, first) } else { (0, 0) };
+    let header = Header::new(len, tag, source, end.place());
     // SAFETY: at least one cell is ours to write; cells are aligned to 64.
     unsafe { end.cell(end.position()).cast::<Header>().write(header) };
     if let Some(relay) = relay {
@@ -229,7 +235,7 @@ pub(crate) async fn receive(core: &Core, peer: usize, tag: u64, to: Out, room: u
     let mut cells = end.available().await?;
     // SAFETY: at least one cell is readable; any bits are a header, which is checked next.
     let header = unsafe { end.cell(end.position()).cast::<Header>().read_volatile() };
-    if header.check != header.sum(end.position()) {
+    if header.check != header.sum(end.place()) {
         return Err(Error::Corrupt { rank: peer });
     }
     if header.tag != tag {

@@ -99,7 +99,7 @@ pub(crate) struct Watch {
     /// The rank, and what had been heard of it at the last audit.
     awaited: Option<(usize, u64)>,
     since: Option<Instant>,
-    /// The rank was found dead at the last audit.
+    /// The rank was found dead, or to have left, at the last audit.
     condemned: bool,
 }
 
@@ -122,8 +122,8 @@ impl Watch {
 
     /// Looks for a reason to give the wait up. All waiters were polled since the last audit.
     ///
-    /// A peer may post its last step and exit at once, so a dead peer gets one more look: it is lost when the wait, polled
-    /// again after the death was noticed, has not moved. A peer that lives is late when nothing was heard of it for the timeout,
+    /// A peer may post its last step and exit or free the communicator at once, so a dead peer gets one more look: it is lost when
+    /// the wait, polled again after the death was noticed, has not moved. A peer that lives is late when nothing was heard of it for the timeout,
     /// in this wait or in another.
     pub(crate) fn audit(&mut self, core: &Core, now: Instant) -> Result<()> {
         let Some((rank, heard)) = self.awaited else { return Ok(()) };
@@ -133,7 +133,7 @@ impl Watch {
         if now - *self.since.get_or_insert(now) > core.timeout() {
             return Err(Error::Timeout { rank, millis: core.timeout().as_millis() as u64 });
         }
-        let gone = rank != core.rank() && core.process(rank).is_gone();
+        let gone = rank != core.rank() && (core.process(rank).is_gone() || core.has_left(rank));
         if gone && self.condemned {
             return Err(Error::PeerLost { rank });
         }

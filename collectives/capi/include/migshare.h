@@ -31,7 +31,7 @@ extern "C" {
 typedef enum migshare_status {
     MIGSHARE_OK = 0,
     MIGSHARE_INVALID = 1,    /* an argument is out of range; nothing happened */
-    MIGSHARE_PEER_LOST = 2,  /* a peer process is gone */
+    MIGSHARE_PEER_LOST = 2,  /* a peer process is gone, or has freed the communicator */
     MIGSHARE_TIMEOUT = 3,    /* a peer did not answer within the timeout */
     MIGSHARE_CORRUPT = 4,    /* control words hold values that no correct rank writes */
     MIGSHARE_MISMATCH = 5,   /* ranks called different operations, or with different arguments */
@@ -39,7 +39,7 @@ typedef enum migshare_status {
     MIGSHARE_TRUNCATED = 7,  /* a message is longer than the buffer it should go to */
     MIGSHARE_EXHAUSTED = 8,  /* out of segment memory or communicator slots */
     MIGSHARE_SYSTEM = 9,     /* the operating system or the agent said no */
-    MIGSHARE_PENDING = 10,   /* migshare_test: not complete yet */
+    MIGSHARE_PENDING = 10,   /* migshare_test, migshare_wait_for: not complete yet */
     MIGSHARE_BUSY = 11,      /* another thread is in this communicator */
     MIGSHARE_INTERNAL = 12   /* a defect in the library was caught */
 } migshare_status;
@@ -91,10 +91,12 @@ int32_t migshare_comm_from_env(migshare_comm **comm);
 int32_t migshare_comm_join(const migshare_segment *segment, int32_t rank, uint64_t timeout_ms, migshare_comm **comm);
 /* color < 0: no member of any new communicator, *result is NULL. */
 int32_t migshare_comm_split(migshare_comm *comm, int32_t color, int32_t key, migshare_comm **result);
-/* Requests that are still in flight are abandoned. */
+/* Requests that are still in flight are abandoned: where one is no receive, the communicator ends for all members. Who waits for a
+ * rank that has freed it gets MIGSHARE_PEER_LOST. */
 int32_t migshare_comm_free(migshare_comm *comm);
 /* Ends the communicator for all members at once, as when this rank were gone: the others' calls return MIGSHARE_PEER_LOST. For a
- * rank that has failed in its own code and shall not keep the others waiting. It is still to be freed. */
+ * rank that has failed in its own code and shall not keep the others waiting. Requests of this rank that are not done have failed,
+ * and their buffers are no longer used. It is still to be freed. */
 int32_t migshare_comm_abort(migshare_comm *comm);
 /* The segment that carries the communicator: one more reference, for migshare_segment_free. Memory of migshare_alloc stays
  * mapped until the last one is freed. */
@@ -150,9 +152,13 @@ int32_t migshare_isend(migshare_comm *comm, const void *buffer, size_t bytes, in
                        migshare_request *request);
 int32_t migshare_irecv(migshare_comm *comm, void *buffer, size_t bytes, int32_t peer, uint64_t tag,
                        migshare_request *request);
-/* MIGSHARE_PENDING while in flight. A request that is done is forgotten. `received` may be NULL. */
+/* MIGSHARE_PENDING while in flight. A request that is done is forgotten, and belongs to its communicator: another one says
+ * MIGSHARE_INVALID. `received` may be NULL. */
 int32_t migshare_test(migshare_comm *comm, migshare_request request, size_t *received);
 int32_t migshare_wait(migshare_comm *comm, migshare_request request, size_t *received);
+/* Waits not much longer than this (some 10 ms), then MIGSHARE_PENDING: for callers that have something to look at meanwhile, such
+ * as signals. */
+int32_t migshare_wait_for(migshare_comm *comm, migshare_request request, uint64_t limit_ms, size_t *received);
 
 #ifdef __cplusplus
 }

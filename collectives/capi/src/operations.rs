@@ -1,6 +1,7 @@
 //! The collectives and messages, blocking and not: one line of table each.
 
 use std::ffi::c_void;
+use std::time::Duration;
 
 use migshare_collectives::comm::Collective;
 use migshare_collectives::{DataType, Error, ReduceOp, Request, Status};
@@ -210,12 +211,38 @@ pub unsafe extern "C" fn migshare_irecv(
 pub unsafe extern "C" fn migshare_test(comm: *mut CommHandle, request: u64, received: *mut usize) -> i32 {
     // SAFETY: promised by the caller.
     guard(|| unsafe {
-        let done = with_comm(comm, |inner| Ok(inner.comm.test(Request::from_number(request))?))?;
-        match done {
-            None => Err(Failure::Border(Status::Pending, "the request is not complete yet")),
-            Some(bytes) if !received.is_null() => store(received, bytes as usize),
-            Some(_) => Ok(()),
-        }
+        answer(with_comm(comm, |inner| Ok(inner.comm.test(Request::from_number(request))?))?, received)
+    })
+}
+
+/// What `test` and `wait_for` say.
+///
+/// # Safety
+/// `received` is null or writable.
+unsafe fn answer(done: Option<u64>, received: *mut usize) -> Result<(), Failure> {
+    match done {
+        None => Err(Failure::Border(Status::Pending, "the request is not complete yet")),
+        // SAFETY: not null, and promised by the caller.
+        Some(bytes) if !received.is_null() => unsafe { store(received, bytes as usize) },
+        Some(_) => Ok(()),
+    }
+}
+
+/// See `migshare.h`.
+///
+/// # Safety
+/// `comm` is null or live, `received` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn migshare_wait_for(
+    comm: *mut CommHandle,
+    request: u64,
+    limit_ms: u64,
+    received: *mut usize,
+) -> i32 {
+    // SAFETY: promised by the caller.
+    guard(|| unsafe {
+        let (request, limit) = (Request::from_number(request), Duration::from_millis(limit_ms));
+        answer(with_comm(comm, |inner| Ok(inner.comm.wait_for(request, limit)?))?, received)
     })
 }
 

@@ -10,7 +10,7 @@
 
 enum { RANKS = 2, LONG = 60000, SHORT = 200 };
 
-/* From rank 0 to rank 1, beside the library. */
+/* From one rank to the other, beside the library. */
 static int note[2];
 
 static void tell(void) { REQUIRE(write(note[1], "x", 1) == 1); }
@@ -150,11 +150,70 @@ static void what_is_in_flight_is_abandoned(migshare_comm *comm, int rank) {
     REQUIRE(migshare_test(comm, request, NULL) == MIGSHARE_PENDING);
 }
 
+/* A wait with a limit ends without an answer; the request goes on. One of another communicator is none of this. */
+static void a_limited_wait_ends_and_the_request_goes_on(migshare_comm *comm, int rank) {
+    migshare_comm *twin;
+    migshare_request request;
+    char byte = 0;
+    size_t got;
+    CHECK(migshare_comm_split(comm, 0, rank, &twin));
+    if (rank == 0) {
+        CHECK(migshare_irecv(comm, &byte, 1, 1, 0, &request));
+        REQUIRE(migshare_wait_for(comm, request, 1, NULL) == MIGSHARE_PENDING);
+        REQUIRE(migshare_wait_for(twin, request, 1, NULL) == MIGSHARE_INVALID);
+        tell();
+        while (migshare_wait_for(comm, request, 1, &got) == MIGSHARE_PENDING) {
+        }
+        REQUIRE(byte == 'w' && got == 1 && migshare_wait_for(comm, request, 1, NULL) == MIGSHARE_INVALID);
+    } else {
+        hear();
+        CHECK(migshare_send(comm, "w", 1, 0, 0));
+    }
+    CHECK(migshare_barrier(comm));
+    CHECK(migshare_comm_free(twin));
+}
+
+/* A request of one communicator is not taken for one of another that was started as the so-many-th there. */
+static void requests_belong_to_their_communicator(migshare_comm *comm, int rank) {
+    migshare_comm *twin;
+    migshare_request here, there;
+    int mine = rank, other = 10 * rank;
+    CHECK(migshare_comm_split(comm, 0, rank, &twin));
+    CHECK(migshare_iall_reduce(comm, &mine, &mine, 1, MIGSHARE_I32, MIGSHARE_SUM, &here));
+    CHECK(migshare_iall_reduce(twin, &other, &other, 1, MIGSHARE_I32, MIGSHARE_SUM, &there));
+    REQUIRE(here != there);
+    REQUIRE(migshare_wait(comm, there, NULL) == MIGSHARE_INVALID && migshare_test(twin, here, NULL) == MIGSHARE_INVALID);
+    CHECK(migshare_wait(comm, here, NULL));
+    CHECK(migshare_wait(twin, there, NULL));
+    REQUIRE(mine == 1 && other == 10);
+    CHECK(migshare_barrier(twin));
+    CHECK(migshare_comm_free(twin));
+}
+
+/* Requests of a rank that aborts have failed, and their buffers are no longer used: what the peer had sent before is not put there. */
+static void an_abort_ends_the_use_of_buffers(migshare_comm *comm, int rank) {
+    char byte = 'k';
+    migshare_request request;
+    if (rank == 0) {
+        CHECK(migshare_irecv(comm, &byte, 1, 1, 0, &request));
+        CHECK(migshare_barrier(comm));
+        hear();
+        CHECK(migshare_comm_abort(comm));
+        REQUIRE(migshare_test(comm, request, NULL) == MIGSHARE_PEER_LOST && byte == 'k');
+    } else {
+        CHECK(migshare_barrier(comm));
+        CHECK(migshare_send(comm, "s", 1, 0, 0));
+        tell();
+        REQUIRE(migshare_barrier(comm) == MIGSHARE_PEER_LOST);
+    }
+}
+
 typedef void (*promise)(migshare_comm *, int);
 static const promise PROMISES[] = {
     a_second_thread_is_told_to_wait, a_wrong_tag_ends_the_communicator, small_failures_end_nothing,
     integers_are_those_of_c,         a_silent_rank_is_named,            what_is_in_flight_is_abandoned,
-    nothing_needs_no_buffer,
+    nothing_needs_no_buffer,         a_limited_wait_ends_and_the_request_goes_on,
+    requests_belong_to_their_communicator, an_abort_ends_the_use_of_buffers,
 };
 
 /* The segment may be freed while communicators still use the memory. */

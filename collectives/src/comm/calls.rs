@@ -1,5 +1,7 @@
 //! The calls of a communicator on raw buffers, blocking or not.
 
+use std::time::Duration;
+
 use super::Comm;
 use crate::algorithm::{self, Call, In, Kind, Out};
 use crate::datatype::{DataType, ReduceOp};
@@ -284,14 +286,24 @@ impl Comm {
         self.engine.wait(&self.core, request)
     }
 
+    /// Waits for a request, but not much longer than `limit`, see [`Comm::test`]: for callers that have something to look at meanwhile.
+    ///
+    /// # Errors
+    /// What ended the operation.
+    pub fn wait_for(&mut self, request: Request, limit: Duration) -> Result<Option<u64>> {
+        self.refuse_copy()?;
+        self.engine.wait_for(&self.core, request, limit)
+    }
+
     /// Ends the communicator for all members at once, as after a fault, also for those who have not yet left an operation that this
-    /// rank has. What was already sent can still be received.
+    /// rank has. What was already sent can still be received. Requests of this rank that are not done have failed, and their buffers
+    /// are no longer used.
     ///
     /// # Errors
     /// `Invalid` in a forked child.
     pub fn abort(&mut self) -> Result<()> {
         self.refuse_copy()?;
-        self.core.fail(&Error::PeerLost { rank: self.rank() });
+        self.engine.abandon(&self.core, &Error::PeerLost { rank: self.rank() });
         Ok(())
     }
 }

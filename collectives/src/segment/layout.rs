@@ -113,11 +113,15 @@ impl Layout {
         })
     }
 
-    pub(crate) fn member(&self, rank: usize) -> usize {
+    /// Where a rank says who it is.
+    #[must_use]
+    pub fn member(&self, rank: usize) -> usize {
         rank * MEMBER_BYTES
     }
 
-    pub(crate) fn line(&self, slot: usize, rank: usize, index: usize) -> usize {
+    /// Where a rank says how far it is in the operations that use this line.
+    #[must_use]
+    pub fn line(&self, slot: usize, rank: usize, index: usize) -> usize {
         self.control + ((slot * self.ranks + rank) * LINES + index) * LINE_STRIDE
     }
 
@@ -131,20 +135,24 @@ impl Layout {
         self.staging_bytes / 8 / LINES
     }
 
-    /// Offsets of the head and the tail line of a ring.
-    pub(crate) fn ring_lines(&self, slot: usize, source: usize, target: usize) -> (usize, usize) {
+    /// Offsets of the head and the tail line of a ring; of one to itself, the head says which communicator of the slot a rank is in.
+    #[must_use]
+    pub fn ring_lines(&self, slot: usize, source: usize, target: usize) -> (usize, usize) {
         let index = (slot * self.ranks + source) * self.ranks + target;
         let head = self.ring_control + index * 2 * LINE_STRIDE;
         (head, head + LINE_STRIDE)
     }
 
     /// Offsets of the lines of a relay: the same writers, the second halves of the ring's.
-    pub(crate) fn relay_lines(&self, slot: usize, source: usize, target: usize) -> (usize, usize) {
+    #[must_use]
+    pub fn relay_lines(&self, slot: usize, source: usize, target: usize) -> (usize, usize) {
         let (head, tail) = self.ring_lines(slot, source, target);
         (head + LINE_STRIDE / 2, tail + LINE_STRIDE / 2)
     }
 
-    pub(crate) fn ring(&self, slot: usize, source: usize, target: usize) -> usize {
+    /// Where the cells of a ring begin.
+    #[must_use]
+    pub fn ring(&self, slot: usize, source: usize, target: usize) -> usize {
         let one = self.ring_bytes + self.relay_bytes;
         self.slot_data + slot * self.slot_bytes + (source * self.ranks + target) * one
     }

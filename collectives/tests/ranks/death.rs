@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use migshare_collectives::error::Status;
-use migshare_collectives::{Comm, Error, ReduceOp};
+use migshare_collectives::{Comm, Error, ReduceOp, Segment};
 
 use crate::launch::{Launch, Running, say_ready};
 
@@ -168,27 +168,36 @@ fn a_stopped_peer_times_out_and_finds_the_communicator_poisoned_when_resumed() {
     }
 }
 
-/// Words of the control area that a mad rank writes to.
+/// The words of a segment, for a mad rank to write to.
 pub(crate) struct Control {
     words: *mut u64,
+    /// Of the control area: everything from the member records up to the bytes of the first slot.
     count: u64,
 }
 
 impl Control {
-    pub(crate) fn map(running: &Running, ranks: usize) -> Self {
-        // Everything from the member records up to the bytes of the first slot.
-        let (bytes, lines) = (running.segment.layout().bytes, 8 * ranks * 8 * 128 + 8 * ranks * ranks * 256);
-        let fd = running.segment.descriptor().unwrap().as_raw_fd();
+    pub(crate) fn map(running: &Running) -> Self {
+        Self::of(&running.segment)
+    }
+
+    pub(crate) fn of(segment: &Segment) -> Self {
+        let (bytes, count) = (segment.layout().bytes, segment.layout().ring(0, 0, 0) as u64 / 8);
+        let fd = segment.descriptor().unwrap().as_raw_fd();
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh shared mapping of the whole segment.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0) };
         assert_ne!(base, libc::MAP_FAILED);
-        Self { words: base.cast(), count: (4096 + lines as u64) / 8 }
+        Self { words: base.cast(), count }
     }
 
     pub(crate) fn write(&self, index: u64, value: u64) {
-        // SAFETY: below `count`; ranks write the same words at the same time, which is the test.
+        // SAFETY: inside the segment; ranks write the same words at the same time, which is the test.
         unsafe { self.words.add(index as usize).write_volatile(value) }
+    }
+
+    pub(crate) fn read(&self, index: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { self.words.add(index as usize).read_volatile() }
     }
 }
 
@@ -202,7 +211,7 @@ fn garbage_in_control_words_never_hangs_crashes_or_gives_wrong_results() {
     let allowed = [faults(&fault), vec![0]].concat();
     for attempt in 0..8 {
         let mut running = launch(LONG);
-        let control = Control::map(&running, RANKS);
+        let control = Control::map(&running);
         running.until_ready();
         std::thread::sleep(Duration::from_micros(dice.below(50_000)));
         for _ in 0..1 << (attempt * 2) {
@@ -220,11 +229,12 @@ fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
         live(LONG, LONG);
     }
     let mut running = launch(LONG);
-    let control = Control::map(&running, RANKS);
+    let control = Control::map(&running);
     running.until_ready();
     // All lines of rank 1 in the first slot, again and again, because the rank overwrites them.
     let deadline = Instant::now() + LONG;
-    let line = |index: u64| (4096 + (8 + index) * 128) / 8;
+    let layout = *running.segment.layout();
+    let line = |index: usize| layout.line(0, 1, index) as u64 / 8;
     while running.children[0].try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline);
         (0..8).for_each(|index| control.write(line(index), 0x7fff_1234_5678_9abc));

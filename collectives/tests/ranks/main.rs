@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod death;
+mod headers;
 mod launch;
 mod lent;
+mod lives;
 mod mismatch;
 mod relayed;
 mod segments;

@@ -79,10 +79,10 @@ fn is_rank() -> bool {
 }
 
 /// The words at the head and the tail of ring and relay from `source` to the other, as indices of the control area.
-fn words_from(source: usize) -> [u64; 4] {
-    let lines = 4096 + 8 * RANKS * 8 * 128;
-    let head = lines + (source * RANKS + 1 - source) * 256;
-    [0, 64, 128, 192].map(|offset| ((head + offset) / 8) as u64)
+fn words_from(running: &Running, source: usize) -> [u64; 4] {
+    let layout = running.segment.layout();
+    let (ring, relay) = (layout.ring_lines(0, source, 1 - source), layout.relay_lines(0, source, 1 - source));
+    [ring.0, relay.0, ring.1, relay.1].map(|offset| offset as u64 / 8)
 }
 
 #[test]
@@ -125,10 +125,9 @@ fn a_damaged_word_of_a_ring_or_relay_is_found_corrupt() {
         live(LONG, LONG);
     }
     // What is in no range, and what is too far ahead in a word that is not even whole.
-    for (index, garbage) in words_from(0).into_iter().zip([u64::MAX, 1 << 40, 0x7fff_1234_5678_9abc, 1 << 63])
-    {
+    for (which, garbage) in [u64::MAX, 1 << 40, 0x7fff_1234_5678_9abc, 1 << 63].into_iter().enumerate() {
         let mut running = start();
-        let control = Control::map(&running, RANKS);
+        let (control, index) = (Control::map(&running), words_from(&running, 0)[which]);
         running.until_ready();
         // Again and again, because its owner overwrites it.
         let deadline = Instant::now() + LONG;
@@ -154,11 +153,11 @@ fn garbage_in_words_of_rings_and_relays_never_hangs_crashes_or_gives_wrong_messa
     let allowed = [vec![0], allowed.map(|status| FAULT + status as i32).to_vec()].concat();
     for attempt in 0..6 {
         let mut running = start();
-        let control = Control::map(&running, RANKS);
+        let control = Control::map(&running);
         running.until_ready();
         for _ in 0..1 << (attempt * 2) {
             let garbage = [u64::MAX, 0, dice.below(u64::MAX), dice.below(1 << 30)][dice.below(4) as usize];
-            let words = words_from(dice.below(RANKS as u64) as usize);
+            let words = words_from(&running, dice.below(RANKS as u64) as usize);
             control.write(words[dice.below(4) as usize], garbage);
         }
         for status in running.finish() {

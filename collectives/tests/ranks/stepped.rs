@@ -4,6 +4,7 @@
 //! The places are spread evenly over all instructions from before the first collective to behind the last, with a random one in
 //! each part. `three_hundred_places` is for the desk.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use migshare_collectives::comm::Collective;
@@ -12,6 +13,7 @@ use migshare_collectives::{Comm, DataType, Error, ReduceOp};
 
 use crate::death::{Dice, FAULT, WRONG};
 use crate::launch::{Launch, Running, say_ready};
+use crate::lives::{self, Life};
 
 const RANKS: usize = 3;
 const VICTIM: usize = 1;
@@ -104,9 +106,9 @@ fn stop() {
 }
 
 /// A rank's life. Nobody but the victim may find everything well: it never comes to the last barrier.
-fn live() -> ! {
+fn live<B>(make: impl Fn(&Comm) -> B, calls: impl Fn(&mut Comm, &mut B, &Check) -> Result<(), Error>) -> ! {
     let mut comm = Comm::from_env().unwrap();
-    let mut buffers = Buffers::new(comm.rank());
+    let mut buffers = make(&comm);
     if comm.rank() == VICTIM {
         // SAFETY: a plain system call: this thread is traced by its parent from now on.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME) }, 0);
@@ -182,9 +184,13 @@ fn kill_after(limit: u64) -> u64 {
     done
 }
 
-fn kill_at(places: u64) {
+fn kill_at<B>(
+    places: u64,
+    make: impl Fn(&Comm) -> B,
+    calls: impl Fn(&mut Comm, &mut B, &Check) -> Result<(), Error>,
+) {
     if std::env::var_os("MIGSHARE_RANK").is_some() {
-        live();
+        live(make, calls);
     }
     let total = kill_after(u64::MAX);
     println!("{total} instructions");
@@ -196,11 +202,37 @@ fn kill_at(places: u64) {
 
 #[test]
 fn a_rank_killed_at_any_instruction_is_lost_and_no_result_is_wrong() {
-    kill_at(12);
+    kill_at(12, |comm| Buffers::new(comm.rank()), calls);
+}
+
+/// The same in one of the lives of `lives`.
+fn kill_in(life: Life) {
+    let make = |comm: &Comm| {
+        lives::LOOKS_AWAY.store(comm.rank() == VICTIM, Ordering::Relaxed);
+        lives::Buffers::new(comm, COUNTS[2])
+    };
+    kill_at(5, make, |comm, buffers, _| {
+        COUNTS.into_iter().enumerate().try_for_each(|(number, count)| life(comm, buffers, number, count))
+    });
+}
+
+#[test]
+fn a_rank_killed_at_any_instruction_among_split_communicators_is_lost() {
+    kill_in(lives::split);
+}
+
+#[test]
+fn a_rank_killed_at_any_instruction_among_buffers_in_the_segment_is_lost() {
+    kill_in(lives::inside);
+}
+
+#[test]
+fn a_rank_killed_at_any_instruction_among_started_collectives_is_lost() {
+    kill_in(lives::started);
 }
 
 #[test]
 #[ignore = "takes minutes: run it by hand when a schedule has changed"]
 fn three_hundred_places() {
-    kill_at(300);
+    kill_at(300, |comm| Buffers::new(comm.rank()), calls);
 }
