@@ -11,16 +11,16 @@ use crate::loaded::{Net, Ptr, VERSIONS};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One process of a ring, connected on both sides.
-struct Member {
-    net: Net,
+pub(crate) struct Member {
+    pub(crate) net: Net,
     listener: Ptr,
-    send: Ptr,
-    receive: Ptr,
-    rank: usize,
+    pub(crate) send: Ptr,
+    pub(crate) receive: Ptr,
+    pub(crate) rank: usize,
     ranks: usize,
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -37,7 +37,7 @@ fn variable(name: &str) -> Option<usize> {
 
 impl Member {
     /// In a member process: connects with the neighbours; handles travel through files.
-    fn connect(version: u32, folder: &Path) -> Self {
+    pub(crate) fn connect(version: u32, folder: &Path) -> Self {
         let (rank, ranks) = (variable("RING_RANK").unwrap(), variable("RING_SIZE").unwrap());
         let net = Net::open(version);
         let (handle, listener) = net.listen().unwrap();
@@ -59,20 +59,20 @@ impl Member {
         Self { net, listener, send, receive, rank, ranks }
     }
 
-    fn start_send(&self, data: &[u8], memory: Ptr) -> Ptr {
+    pub(crate) fn start_send(&self, data: &[u8], memory: Ptr) -> Ptr {
         until("room to send", || {
             Some(self.net.try_send(self.send, data, memory).unwrap()).filter(|r| !r.is_null())
         })
     }
 
-    fn start_receive(&self, data: &mut [u8], memory: Ptr) -> Ptr {
+    pub(crate) fn start_receive(&self, data: &mut [u8], memory: Ptr) -> Ptr {
         until("room to receive", || {
             Some(self.net.try_receive(self.receive, data, memory).unwrap()).filter(|r| !r.is_null())
         })
     }
 
     /// Polls all requests in turn, as a proxy thread does; their sizes.
-    fn finish(&self, requests: &[Ptr]) -> Vec<usize> {
+    pub(crate) fn finish(&self, requests: &[Ptr]) -> Vec<usize> {
         let mut sizes = vec![None; requests.len()];
         until("a request", || {
             // The last one first: requests may be tested in any order.
@@ -86,18 +86,28 @@ impl Member {
         sizes.into_iter().flatten().collect()
     }
 
-    fn close(self) {
+    pub(crate) fn close(self) {
+        self.closed();
+    }
+
+    /// Closes the connections; the table lives on.
+    pub(crate) fn closed(self) -> Net {
         self.net.close(self.send, self.receive, self.listener);
+        self.net
     }
 }
 
 /// In the parent: starts the calling test once per rank; in a member: runs `body` with its folder.
-fn ring(ranks: usize, body: impl FnOnce(PathBuf)) -> Option<Vec<Child>> {
+pub(crate) fn ring(ranks: usize, body: impl FnOnce(PathBuf)) -> Option<Vec<Child>> {
     ring_with(ranks, &[], body)
 }
 
 /// The same with more in the members' environment.
-fn ring_with(ranks: usize, environment: &[(&str, &str)], body: impl FnOnce(PathBuf)) -> Option<Vec<Child>> {
+pub(crate) fn ring_with(
+    ranks: usize,
+    environment: &[(&str, &str)],
+    body: impl FnOnce(PathBuf),
+) -> Option<Vec<Child>> {
     if let Ok(folder) = std::env::var("RING_FOLDER") {
         body(PathBuf::from(folder));
         return None;
@@ -118,13 +128,13 @@ fn ring_with(ranks: usize, environment: &[(&str, &str)], body: impl FnOnce(PathB
     Some((0..ranks).map(start).collect())
 }
 
-fn all_succeed(children: Option<Vec<Child>>) {
+pub(crate) fn all_succeed(children: Option<Vec<Child>>) {
     for mut child in children.into_iter().flatten() {
         assert!(child.wait().unwrap().success());
     }
 }
 
-fn pattern(rank: usize, message: usize, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(rank: usize, message: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + rank * 7 + message) as u8).collect()
 }
 
