@@ -15,10 +15,16 @@ _FORMATS = {
     **{(kind, size): 8 + index for kind in "BHILQ?c" for index, size in enumerate((1, 2, 4, 8))},
 }  # fmt: skip
 _SIZES = (2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8)
+#: Complex numbers are pairs of these, by the names and the formats.
+_HALVES = {"complex64": "float32", "complex128": "float64"}
+_HALF_FORMATS = {"Zf": "f", "Zd": "d"}
 
 
 class Buffer:
-    """Where a buffer is, how many elements it has and of which type. Keeps the buffer alive."""
+    """Where a buffer is, how many elements it has and of which type. Keeps the buffer alive.
+
+    A complex number counts as two elements: where its parts are added or moved, that is the same.
+    """
 
     def __init__(self, source, writable):
         self.owner = source
@@ -31,10 +37,12 @@ class Buffer:
         if tensor.device.type != "cpu" or not tensor.is_contiguous():
             raise TypeError("migshare takes contiguous CPU tensors")
         name = str(tensor.dtype).removeprefix("torch.")
-        if name not in TYPES:
+        self.is_bool, self.is_complex = name == "bool", name in _HALVES
+        kind = TYPES.get(_HALVES.get(name, name))
+        if kind is None:
             raise TypeError(f"migshare has no element type {name}")
-        self.address, self.count, self.type = tensor.data_ptr(), tensor.numel(), TYPES[name]
-        self.is_bool = name == "bool"
+        self.address, self.type = tensor.data_ptr(), kind
+        self.count = tensor.numel() * (2 if self.is_complex else 1)
 
     def _from_memory(self, source, writable):
         view = memoryview(source)
@@ -42,10 +50,14 @@ class Buffer:
             raise TypeError("migshare takes contiguous buffers")
         if writable and view.readonly:
             raise TypeError("the buffer is read-only")
-        kind = _FORMATS.get((view.format.lstrip("@=<"), view.itemsize))
+        form, size = view.format.lstrip("@=<"), view.itemsize
+        self.is_bool, self.is_complex = form == "?", form in _HALF_FORMATS
+        if self.is_complex:
+            form, size = _HALF_FORMATS[form], size // 2
+        kind = _FORMATS.get((form, size))
         if kind is None:
             raise TypeError(f"migshare has no element type for the format {view.format!r}")
-        self.count, self.type, self.is_bool = view.nbytes // view.itemsize, kind, view.format == "?"
+        self.count, self.type = view.nbytes // size, kind
         self.owner, self.address = _address(view)
 
     @property

@@ -1,4 +1,4 @@
-"""Segments, communicators and requests."""
+"""Segments and communicators."""
 
 import contextlib
 import ctypes
@@ -6,6 +6,7 @@ import os
 
 from ._buffer import Buffer
 from ._library import LIBRARY, Error, call, make
+from ._waiting import Request, joined
 
 __all__ = ["Comm", "Error", "Request", "Segment"]
 
@@ -17,6 +18,8 @@ def _op(op, buffer):
         raise ValueError(f"op is one of {', '.join(OPS)}")
     if buffer.is_bool and op not in ("min", "max"):
         raise TypeError(f'bool has no {op}: op="max" is "or", op="min" is "and"')
+    if buffer.is_complex and op not in ("sum", "average"):
+        raise TypeError(f"complex numbers have sum and average, no {op}")
     return OPS[op]
 
 
@@ -86,45 +89,6 @@ class Segment:
             self._handle = None
 
 
-class Request:
-    """A started operation. Its buffers are kept alive by the communicator, also where nobody keeps the request."""
-
-    def __init__(self, comm, number, *buffers):
-        self._comm, self._number, self._received, self._error = comm, number, None, None
-        comm._in_use[number] = buffers
-
-    def test(self):
-        """Whether the operation is done."""
-        return self._end("test")
-
-    def wait(self):
-        """Waits for the end; the number of bytes received, 0 for anything but a receive."""
-        self._end("wait")
-        return self._received
-
-    def _end(self, how):
-        if self._error is not None:
-            raise self._error
-        if self._number is None:
-            return True
-        received = ctypes.c_size_t()
-        try:
-            done = call(how, self._comm._handle, self._number, ctypes.byref(received))
-        except Error as error:
-            if error.status != "BUSY":  # another thread is in the communicator: the operation goes on
-                self._error = error
-                self._forget()
-            raise
-        if done:
-            self._received = received.value
-            self._forget()
-        return done
-
-    def _forget(self):
-        self._comm._in_use.pop(self._number, None)
-        self._number = None
-
-
 class Comm:
     """A group of ranks. One thread at a time may use it."""
 
@@ -140,17 +104,18 @@ class Comm:
     @classmethod
     def from_env(cls):
         """The ranks of this step on this node, as srun, torchrun or mpirun numbered them."""
-        return cls(make("comm_from_env"))
+        return cls(joined("comm_from_env"))
 
     @classmethod
     def join(cls, segment, rank, timeout=0):
         """Returns when all ranks of `segment` have come; `timeout` in seconds, 0 for the default."""
-        return cls(make("comm_join", segment._handle, _number(rank, "rank"), int(timeout * 1000)))
+        return cls(joined("comm_join", segment, _number(rank, "rank"), int(timeout * 1000)))
 
     def split(self, color, key=0):
         """A communicator of all ranks with this colour; None where `color` is None."""
         if color is not None and _number(color, "color") < 0:
             raise ValueError(f"color {color} is negative; None is for ranks that are in no group")
+        self.barrier()  # where it waits, signals are handled; when all have come, the rest is quick
         made = make("comm_split", self._handle, -1 if color is None else color, _number(key, "key"))
         return type(self)(made) if made else None
 
@@ -198,12 +163,31 @@ class Comm:
         self.close()
 
     def _run(self, name, blocking, buffers, *arguments):
-        if blocking:
-            call(name, self._handle, *arguments)
-            return None
-        number = ctypes.c_uint64()
-        call("i" + name, self._handle, *arguments, ctypes.byref(number))
-        return Request(self, number.value, *buffers)
+        if not blocking:
+            return self._start(name, buffers, *arguments)
+        try:
+            self._start(name, buffers, *arguments).wait()
+        except (Error, ctypes.ArgumentError):
+            raise
+        except BaseException:
+            self._give_up()
+            raise
+        return None
+
+    def _start(self, name, buffers, *arguments):
+        """The buffers are known to be in use before they are: a signal handler may raise between any two steps."""
+        request = Request(self, buffers)
+        try:
+            call("i" + name, self._handle, *arguments, ctypes.byref(request._number))
+        except (Error, ctypes.ArgumentError):
+            request._forget()
+            raise
+        return request
+
+    def _give_up(self):
+        """A signal handler has raised while a call was under way: the others are told at once."""
+        with contextlib.suppress(Error):
+            self.abort()
 
     def barrier(self, blocking=True):
         return self._run("barrier", blocking, ())
@@ -246,34 +230,32 @@ class Comm:
 
     def all_to_all(self, data, out, blocking=True):
         send, recv = self._pair(data, out, 1, 1)
-        if send.count % self.size:
+        if send.count % (self.size * (2 if send.is_complex else 1)):
             raise ValueError("the buffer is not a block per rank")
         count = send.count // self.size
         return self._run("all_to_all", blocking, (send, recv), send.address, recv.address, count, send.type)
 
     def send(self, data, peer, tag=0):
-        self.isend(data, peer, tag).wait()
+        self._message("send", Buffer(data, writable=False), peer, tag).wait()
 
     def recv(self, out, peer, tag=0):
         """The number of bytes received."""
-        return self.irecv(out, peer, tag).wait()
+        return self._message("recv", Buffer(out, writable=True), peer, tag).wait()
 
     def isend(self, data, peer, tag=0):
-        return self._message("isend", Buffer(data, writable=False), peer, tag)
+        return self._message("send", Buffer(data, writable=False), peer, tag)
 
     def irecv(self, out, peer, tag=0):
-        return self._message("irecv", Buffer(out, writable=True), peer, tag)
+        return self._message("recv", Buffer(out, writable=True), peer, tag)
 
     def _message(self, name, at, peer, tag):
-        number = ctypes.c_uint64()
-        call(name, self._handle, at.address, at.nbytes, _number(peer, "peer"), tag, ctypes.byref(number))
-        return Request(self, number.value, at)
+        return self._start(name, (at,), at.address, at.nbytes, _number(peer, "peer"), tag)
 
     def _pair(self, data, out, sends, receives):
         """Source and target, whose lengths are to each other as these numbers of blocks."""
         send = Buffer(data, writable=out is None)
         recv = send if out is None else Buffer(out, writable=True)
-        if send.type != recv.type:
+        if (send.type, send.is_complex) != (recv.type, recv.is_complex):
             raise TypeError("the buffers have different element types")
         if send.count * receives != recv.count * sends:
             raise ValueError("the lengths of the buffers do not fit")

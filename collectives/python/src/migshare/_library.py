@@ -47,7 +47,7 @@ _OTHERS = {
     "isend": [_P, _P, _S, _I, _U, _REQUEST],
     "irecv": [_P, _P, _S, _I, _U, _REQUEST],
     "test": [_P, _U, ctypes.POINTER(_S)],
-    "wait": [_P, _U, ctypes.POINTER(_S)],
+    "wait_for": [_P, _U, _U, ctypes.POINTER(_S)],
 }
 
 
