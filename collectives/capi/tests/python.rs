@@ -39,6 +39,22 @@ fn numpy_arrays_go_through_every_collective() {
 }
 
 #[test]
+fn signals_end_waits_for_other_ranks() {
+    if !imports("numpy") {
+        return skip("no numpy for /usr/bin/python3");
+    }
+    run("test_interrupt");
+}
+
+#[test]
+fn every_call_of_torch_gives_what_gloo_gives() {
+    if !imports("torch") {
+        return skip("no torch for /usr/bin/python3");
+    }
+    run("test_torch_calls");
+}
+
+#[test]
 fn the_torch_backend_trains_like_gloo() {
     if !imports("torch") {
         return skip("no torch for /usr/bin/python3");

@@ -132,7 +132,7 @@ def not_in_gloo(rank, size):
     dist.isend(torch.full((1000, 3), rank + 4.0), 1 - rank).wait()
     receive.wait()
     assert receive.is_completed() and receive.is_success() and (turned == 5.0 - rank).all()
-    for refused, word in ((lambda: dist.all_reduce(torch.tensor([3]), op=dist.ReduceOp.BAND), "BAND"),
+    for refused, word in ((lambda: dist.all_reduce(torch.tensor([3.0]), op=dist.ReduceOp.BAND), "BAND"),
                           (lambda: dist.recv(torch.zeros(1)), "named")):  # fmt: skip
         try:
             refused()
@@ -160,6 +160,53 @@ def train(rank, size):
         optimizer.step()
         losses.append(loss.detach())
     return losses + [parameter.detach() for parameter in model.parameters()]
+
+
+class Branches(torch.nn.Module):
+    """A model of which each call uses a part."""
+
+    def __init__(self):
+        super().__init__()
+        self.common = torch.nn.Linear(8, 8)
+        self.branches = torch.nn.ModuleList(torch.nn.Linear(8, 2) for _ in range(3))
+        self.never = torch.nn.Linear(8, 2)
+
+    def forward(self, data, branch):
+        return self.branches[branch](torch.tanh(self.common(data)))
+
+
+def train_with_unused_parameters(rank, size):
+    torch.manual_seed(2)
+    torch.set_num_threads(1)
+    parallel = torch.nn.parallel.DistributedDataParallel(Branches(), find_unused_parameters=True)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    data = torch.randn(size, 5, 8)
+    for step in range(9):
+        optimizer.zero_grad()
+        parallel(data[rank], (step + rank) % 3).square().sum().backward()
+        optimizer.step()
+    return [parameter.detach() for parameter in parallel.parameters()]
+
+
+def train_with_options(rank, size):
+    """Gradients as views of buckets, of which there are many, in half precision; steps without an exchange; uneven inputs."""
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    torch.manual_seed(3)
+    torch.set_num_threads(1)
+    model = torch.nn.Sequential(*(layer for _ in range(4) for layer in (torch.nn.Linear(60, 60), torch.nn.Tanh())))
+    parallel = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=0.01)
+    parallel.register_comm_hook(None, default_hooks.fp16_compress_hook)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    data = torch.randn(size, 7, 60)
+    with parallel.join():
+        for step in range(4 + 2 * rank):
+            optimizer.zero_grad(set_to_none=False)
+            with parallel.no_sync():
+                parallel(data[rank]).square().mean().backward()
+            parallel(data[rank]).square().mean().backward()
+            optimizer.step()
+    return [parameter.detach() for parameter in parallel.parameters()]
 
 
 def die_in_the_middle(rank, size):
@@ -202,6 +249,10 @@ class Torch(unittest.TestCase):
 
     def test_training_with_two_ranks_is_bit_equal_to_gloo(self):
         self.compare(2, train)
+
+    def test_training_in_less_usual_ways_is_bit_equal_to_gloo(self):
+        self.compare(2, train_with_unused_parameters)
+        self.compare(2, train_with_options)
 
     def test_training_with_three_ranks_agrees_with_gloo(self):
         # Three addends may be combined in another order.

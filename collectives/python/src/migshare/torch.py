@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Work
 
+from . import _reduction
+from ._buffer import TYPES
 from ._comm import Comm, Segment
 from ._library import Error
 
@@ -26,23 +28,6 @@ try:  # newer torch has base classes made for Python
     from torch._C._distributed_c10d import Backend as _Base
 except ImportError:
     _Base = dist.ProcessGroup
-
-_OPS = {
-    dist.ReduceOp.SUM: "sum",
-    dist.ReduceOp.PRODUCT: "product",
-    dist.ReduceOp.MIN: "min",
-    dist.ReduceOp.MAX: "max",
-}
-if hasattr(dist.ReduceOp, "AVG"):
-    _OPS[dist.ReduceOp.AVG] = "average"
-#: "And" and "or"; the sum and the product of truth values are the same.
-_OF_BOOL = {
-    getattr(dist.ReduceOp, "BAND", None): "min",
-    getattr(dist.ReduceOp, "BOR", None): "max",
-    dist.ReduceOp.PRODUCT: "min",
-    dist.ReduceOp.SUM: "max",
-}
-
 
 def _done(result):
     """A work that is finished. Made by torch, because it may outlive every Python reference to it."""
@@ -102,16 +87,15 @@ class _Message(Work):
         return True
 
 
-def _op(opts, tensor):
-    """The operator's name; `opts` holds a ReduceOp, or the enum inside one."""
-    op = opts.reduceOp
-    tables = (_OF_BOOL, _OPS) if tensor.dtype == torch.bool else (_OPS,)
-    for known, name in ((known, name) for table in tables for known, name in table.items()):
-        if known is not None and op == known:
-            return name
-    known = ("BAND", "BOR", "BXOR", "PREMUL_SUM")
-    name = next((name for name in known if op == getattr(dist.ReduceOp, name, None)), str(op))
-    raise ValueError(f"migshare has no operator {name} for {tensor.dtype}: it has {', '.join(_OPS.values())}, BAND and BOR for bool")
+def _flat(tensor):
+    """The elements in one dimension; the tensor's own memory where that is possible."""
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+
+
+def _moved(flat):
+    """The same memory, of a type that the library moves: bytes where it is none of its own."""
+    name = str(flat.dtype).removeprefix("torch.")
+    return flat if name in TYPES or flat.is_complex() else flat.view(torch.uint8)
 
 
 def _of_the_step(size):
@@ -175,6 +159,8 @@ class ProcessGroupMigshare(_Base):
         super().__init__(rank, size)
         self._comm = _open(store, rank, size, timeout.total_seconds())
         self._messages = set()
+        #: For blocks of different lengths, from the first of them on.
+        self._exchanges = None
 
     def getBackendName(self):  # noqa: N802 - torch's name
         return "migshare"
@@ -184,8 +170,11 @@ class ProcessGroupMigshare(_Base):
 
     def allreduce(self, tensors, opts=None):
         for tensor in tensors:
-            op = _op(opts, tensor) if opts else "sum"
-            self._in_place(tensor, lambda flat: self._comm.all_reduce(flat, op=op))
+            op = _reduction.operator(opts, tensor)
+            if tensor.layout == torch.strided:
+                self._in_place(tensor, lambda flat: _reduction.all_reduce(self._comm, flat, op))
+            else:
+                _reduction.all_reduce_sparse(self._comm, tensor, op)
         return _done(tensors)
 
     def allreduce_coalesced(self, tensors, opts=None):
@@ -193,36 +182,45 @@ class ProcessGroupMigshare(_Base):
 
     def broadcast(self, tensors, opts):
         for tensor in tensors:
-            self._in_place(tensor, lambda flat: self._comm.broadcast(flat, opts.rootRank))
+            self._in_place(tensor, lambda flat: self._comm.broadcast(_moved(flat), opts.rootRank))
         return _done(tensors)
 
     def reduce(self, tensors, opts):
         (tensor,) = tensors
-        op = _op(opts, tensor)
-        out = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        self._comm.reduce(tensor.contiguous(), out, op, opts.rootRank)
+        out = _reduction.reduce(self._comm, _flat(tensor), _reduction.operator(opts, tensor), opts.rootRank)
         if self._comm.rank == opts.rootRank:
-            tensor.copy_(out)
+            tensor.detach().copy_(out.view(tensor.shape))
         return _done(tensors)
 
     def allgather(self, outputs, inputs, opts=None):
         for places, tensor in zip(outputs, inputs):
-            flat = tensor.contiguous().view(-1)
+            flat = _flat(tensor)
             every = torch.empty(len(places) * flat.numel(), dtype=tensor.dtype)
-            self._comm.all_gather(flat, every)
+            self._comm.all_gather(_moved(flat), _moved(every))
             self._deal(every, places)
         return _done(outputs)
 
+    def allgather_coalesced(self, outputs, inputs, opts=None):
+        """`outputs` has a list like `inputs` for each rank."""
+        for index, tensor in enumerate(inputs):
+            self.allgather([[places[index] for places in outputs]], [tensor])
+        return _done(outputs)
+
     def _allgather_base(self, output, tensor, opts=None):
-        self._into(output, lambda flat: self._comm.all_gather(tensor.contiguous(), flat))
+        self._into(output, lambda flat: self._comm.all_gather(_moved(_flat(tensor)), _moved(flat)))
         return _done([output])
+
+    def allgather_into_tensor_coalesced(self, outputs, inputs, opts=None):
+        for output, tensor in zip(outputs, inputs):
+            self._allgather_base(output, tensor)
+        return _done(outputs)
 
     def gather(self, outputs, inputs, opts):
         (tensor,) = inputs
         every = None
         if self._comm.rank == opts.rootRank:
             every = torch.empty(self._comm.size * tensor.numel(), dtype=tensor.dtype)
-        self._comm.gather(tensor.contiguous(), every, opts.rootRank)
+        self._comm.gather(_moved(_flat(tensor)), every if every is None else _moved(every), opts.rootRank)
         if every is not None:
             self._deal(every, outputs[0])
         return _done(outputs)
@@ -231,63 +229,67 @@ class ProcessGroupMigshare(_Base):
         (output,) = outputs
         every = None
         if self._comm.rank == opts.rootRank:
-            every = torch.cat([tensor.reshape(-1) for tensor in inputs[0]])
-        self._into(output, lambda flat: self._comm.scatter(every, flat, opts.rootRank))
+            every = _moved(torch.cat([_flat(tensor) for tensor in inputs[0]]))
+        self._into(output, lambda flat: self._comm.scatter(every, _moved(flat), opts.rootRank))
         return _done(outputs)
 
     def reduce_scatter(self, outputs, inputs, opts):
         for output, parts in zip(outputs, inputs):
-            every = torch.cat([part.reshape(-1) for part in parts])
-            op = _op(opts, output)
-            self._into(output, lambda flat: self._comm.reduce_scatter(every, flat, op))
+            self._scatter_reduced(output, torch.cat([_flat(part) for part in parts]), opts)
         return _done(outputs)
 
     def _reduce_scatter_base(self, output, tensor, opts):
-        op = _op(opts, output)
-        self._into(output, lambda flat: self._comm.reduce_scatter(tensor.contiguous(), flat, op))
+        self._scatter_reduced(output, _flat(tensor), opts)
         return _done([output])
+
+    def reduce_scatter_tensor_coalesced(self, outputs, inputs, opts):
+        for output, tensor in zip(outputs, inputs):
+            self._scatter_reduced(output, _flat(tensor), opts)
+        return _done(outputs)
+
+    def _scatter_reduced(self, output, whole, opts):
+        op = _reduction.operator(opts, output)
+        self._into(output, lambda flat: _reduction.reduce_scatter(self._comm, whole, flat, op))
 
     def alltoall_base(self, output, tensor, output_sizes, input_sizes, opts=None):
         if output_sizes or input_sizes:
-            self._uneven(output, tensor, output_sizes, input_sizes)
+            cut = lambda whole, sizes: whole.split(sizes or whole.shape[0] // self._comm.size)  # noqa: E731
+            self._exchange(cut(output, output_sizes), cut(tensor, input_sizes))
         else:
-            self._into(output, lambda flat: self._comm.all_to_all(tensor.contiguous(), flat))
+            self._into(output, lambda flat: self._comm.all_to_all(_moved(_flat(tensor)), _moved(flat)))
         return _done([output])
 
     def alltoall(self, outputs, inputs, opts=None):
         self._exchange(outputs, inputs)
         return _done(outputs)
 
-    def _uneven(self, output, tensor, output_sizes, input_sizes):
-        size = self._comm.size
-        cut = lambda whole, sizes: whole.split(sizes or whole.shape[0] // size)  # noqa: E731
-        self._exchange(cut(output, output_sizes), cut(tensor, input_sizes))
-
     def _exchange(self, outputs, inputs):
-        """Pairwise messages: the blocks may differ in length."""
+        """Pairwise messages, as the blocks may differ in length. On a communicator of their own: they must not meet the user's."""
+        if self._exchanges is None:
+            self._exchanges = self._comm.split(0)
         rank, requests, places = self._comm.rank, [], []
         for peer, (output, tensor) in enumerate(zip(outputs, inputs)):
             if peer == rank:
-                output.copy_(tensor)
+                output.detach().copy_(tensor)
                 continue
-            place = torch.empty(output.shape, dtype=output.dtype)
-            requests += [self._comm.irecv(place, peer), self._comm.isend(tensor.contiguous(), peer)]
+            place = torch.empty(output.numel(), dtype=output.dtype)
+            requests += [self._exchanges.irecv(_moved(place), peer), self._exchanges.isend(_moved(_flat(tensor)), peer)]
             places.append((output, place))
         for request in requests:
             request.wait()
         for output, place in places:
-            output.copy_(place)
+            output.detach().copy_(place.view(output.shape))
 
     def send(self, tensors, peer, tag=0):
         (tensor,) = tensors
-        request = self._comm.isend(tensor.contiguous(), peer, tag)
+        request = self._comm.isend(_moved(_flat(tensor)), peer, tag)
         return _Message(request, self._messages, lambda: None, tensors)
 
     def recv(self, tensors, peer, tag=0):
         (tensor,) = tensors
-        flat = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
-        finish = (lambda: None) if flat is tensor else (lambda: tensor.copy_(flat))
-        return _Message(self._comm.irecv(flat, peer, tag), self._messages, finish, tensors)
+        flat = _flat(tensor) if self._is_plain(tensor) else torch.empty(tensor.numel(), dtype=tensor.dtype)
+        finish = (lambda: None) if self._is_plain(tensor) else (lambda: tensor.detach().copy_(flat.view(tensor.shape)))
+        return _Message(self._comm.irecv(_moved(flat), peer, tag), self._messages, finish, tensors)
 
     def recv_anysource(self, tensors, tag=0):
         raise RuntimeError("migshare receives from a rank that is named: recv(tensor, src=...)")
@@ -297,25 +299,26 @@ class ProcessGroupMigshare(_Base):
         return _done([])
 
     @staticmethod
-    def _in_place(tensor, run):
-        if tensor.is_contiguous():
-            run(tensor)
-        else:
-            flat = tensor.contiguous()
-            run(flat)
-            tensor.copy_(flat)
+    def _is_plain(tensor):
+        """Whether the tensor's memory holds its elements one after the other, as they are."""
+        return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
 
-    @staticmethod
-    def _into(tensor, run):
-        flat = tensor if tensor.is_contiguous() else torch.empty(tensor.shape, dtype=tensor.dtype)
+    def _in_place(self, tensor, run):
+        flat = _flat(tensor)
         run(flat)
-        if flat is not tensor:
-            tensor.copy_(flat)
+        if not self._is_plain(tensor):
+            tensor.detach().copy_(flat.view(tensor.shape))
+
+    def _into(self, tensor, run):
+        flat = _flat(tensor) if self._is_plain(tensor) else torch.empty(tensor.numel(), dtype=tensor.dtype)
+        run(flat)
+        if not self._is_plain(tensor):
+            tensor.detach().copy_(flat.view(tensor.shape))
 
     @staticmethod
     def _deal(every, places):
         for place, part in zip(places, every.chunk(len(places))):
-            place.copy_(part.view(place.shape))
+            place.detach().copy_(part.view(place.shape))
 
 
 def _create(store, rank, size, timeout):
