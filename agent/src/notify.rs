@@ -59,6 +59,10 @@ impl Notifier {
 
     /// Asks the service manager to hold a file for the next agent, under a name of letters, digits, '-' and '.'.
     /// It does so where the unit has FileDescriptorStoreMax= (sd_pid_notify_with_fds(3)).
+    ///
+    /// There is no waiting for it to be taken (`BARRIER=1`): the queued message itself holds the file, and systemd reads messages
+    /// before it looks for ended processes, so that those of an agent that dies now are still the unit's. Where it takes none, the
+    /// next agent finds the file among the ranks'. A wait would stop the answers to ranks whenever the service manager is busy.
     pub fn keep(&self, name: &str, file: BorrowedFd<'_>) {
         let Some((_, to)) = &self.0 else { return };
         let message = format!("FDSTORE=1\nFDNAME={name}");
