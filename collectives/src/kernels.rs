@@ -1,8 +1,7 @@
 //! Copying and combining elements, for the best instruction set of this machine.
 //!
 //! ```text
-//!   reduce(dst, a, b)   dst[i] = a[i] op b[i]     dst may be a or b; past the caches if wanted
-//!   reduce_both(dst, second, a, b)                 the same result in two places, read from the sources once
+//!   reduce(dst, a, b)   dst[i] = a[i] op b[i]     dst may be a or b; what a target adds, see `Target`
 //!   finish(dst)         dst[i] = dst[i] / ranks    for averages
 //!   copy / copy_streaming                          the latter bypasses the caches
 //!   stage / fetch                                  to and from memory that two cores use in turn
@@ -23,10 +22,37 @@ pub use copy::{copy, copy_streaming, fetch, stage, stream, stream_fence};
 
 use crate::datatype::{DataType, ReduceOp};
 
+/// Where a combination goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) to: *mut u8,
+    /// Past the caches, to be ordered by a [`stream_fence`].
+    pub(crate) bypass: bool,
+    pub(crate) beside: Beside,
+}
+
+/// What is written beside each line of a result, in the same pass.
+#[derive(Clone, Copy)]
+pub(crate) enum Beside {
+    Nothing,
+    /// The result a second time.
+    Result(*mut u8),
+    /// As many bytes of something else.
+    Copy {
+        to: *mut u8,
+        from: *const u8,
+    },
+}
+
+impl Target {
+    /// Just the result.
+    pub(crate) fn plain(to: *mut u8) -> Self {
+        Self { to, bypass: false, beside: Beside::Nothing }
+    }
+}
+
 /// `dst[i] = a[i] op b[i]` for `count` elements.
-pub(crate) type Reduce = unsafe fn(dst: *mut u8, a: *const u8, b: *const u8, count: usize, bypass: bool);
-/// The same into two targets, the second past the caches if wanted.
-pub(crate) type Both = unsafe fn(to: [*mut u8; 2], a: *const u8, b: *const u8, count: usize, bypass: bool);
+pub(crate) type Reduce = unsafe fn(dst: Target, a: *const u8, b: *const u8, count: usize);
 /// `dst[i] /= ranks` for `count` elements.
 pub(crate) type Divide = unsafe fn(dst: *mut u8, count: usize, ranks: usize);
 
@@ -37,7 +63,6 @@ pub struct Kernels {
     pub name: &'static str,
     /// Average is a sum here.
     reduce: [[Reduce; 5]; 12],
-    both: [[Both; 5]; 12],
     divide: [Divide; 12],
     /// Whether string moves are fast.
     strings: bool,
@@ -54,42 +79,22 @@ impl Kernels {
         })
     }
 
-    /// Combines `count` elements, with `bypass` past the caches, to be ordered by a [`stream_fence`]; an average is summed, see
-    /// [`Kernels::finish`].
+    /// Combines `count` elements; an average is summed, see [`Kernels::finish`].
     ///
     /// # Safety
-    /// All three are valid for `count` elements; `dst` is `a`, `b` or overlaps neither. Sources may be
-    /// written by a broken peer meanwhile: the result is then undefined, nothing else is.
+    /// All are valid for `count` elements; `dst.to` is `a`, `b` or overlaps nothing, and what is beside it overlaps nothing else.
+    /// Sources may be written by a broken peer meanwhile: the result is then undefined, nothing else is.
     #[inline]
-    pub unsafe fn reduce(
+    pub(crate) unsafe fn reduce(
         &self,
         (kind, op): (DataType, ReduceOp),
-        dst: *mut u8,
+        dst: Target,
         a: *const u8,
         b: *const u8,
         count: usize,
-        bypass: bool,
     ) {
         // SAFETY: passed on.
-        unsafe { self.reduce[kind as usize][op as usize](dst, a, b, count, bypass) }
-    }
-
-    /// As [`Kernels::reduce`], into both of `to`; with `bypass` the second past the caches.
-    ///
-    /// # Safety
-    /// As [`Kernels::reduce`] for each target; the two do not overlap.
-    #[inline]
-    pub unsafe fn reduce_both(
-        &self,
-        (kind, op): (DataType, ReduceOp),
-        to: [*mut u8; 2],
-        a: *const u8,
-        b: *const u8,
-        count: usize,
-        bypass: bool,
-    ) {
-        // SAFETY: passed on.
-        unsafe { self.both[kind as usize][op as usize](to, a, b, count, bypass) }
+        unsafe { self.reduce[kind as usize][op as usize](dst, a, b, count) }
     }
 
     /// Turns sums into averages over `ranks`.

@@ -4,6 +4,7 @@
 //! ```text
 //!   meet        all ranks:  post                   nobody leaves before all have come
 //!   exchange    all ranks:  fill 0 · fill 1, drain 0 · fill 2, drain 1 · …       drain c needs fill c of all
+//!   succession  two ranks:  fill 0 · (drain 0, fill 1) · (drain 1, fill 2) · …    in one pass each
 //!   short_out   root:       fill                 reader: drain                   many operations in flight
 //!   short_in    sources:    fill                 root:   drain                   likewise
 //!   fan_out     root:       fill 0 · fill 1 · …   reader: drain 0 · drain 1 …    fill c needs drain c-4 of all
@@ -110,6 +111,27 @@ pub async fn exchange_after(
         if c > 0 {
             op.reach_all(first + c).await?;
             drain(c - 1);
+        }
+    }
+    Ok(())
+}
+
+/// [`exchange_after`] of two ranks in their slots of [`swapped`], in other order: `next(c)` drains chunk `c` and fills chunk `c+1`,
+/// if there is one, in one pass. Still a rank writes over what it has read itself, a chunk later than there.
+pub async fn succession(
+    op: &impl Steps,
+    first: u64,
+    chunks: u64,
+    fill: impl FnOnce(u64),
+    mut next: impl FnMut(u64),
+) -> Result<()> {
+    fill(0);
+    op.post(first + 1);
+    for c in 0..chunks {
+        op.reach_all(first + c + 1).await?;
+        next(c);
+        if c + 1 < chunks {
+            op.post(first + c + 2);
         }
     }
     Ok(())

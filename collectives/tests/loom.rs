@@ -17,8 +17,8 @@ use loom::sync::Arc;
 use migshare_collectives::error::Result;
 use migshare_collectives::line::Line;
 use migshare_collectives::schedule::{
-    DEPTH, PAIR_DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, lend, meet, short_in, short_out, swapped,
-    two_phase, two_phase_posts,
+    DEPTH, PAIR_DEPTH, Steps, TwoPhase, exchange, fan_in, fan_out, lend, meet, short_in, short_out,
+    succession, swapped, two_phase, two_phase_posts,
 };
 use migshare_collectives::word::{Codec, Seen};
 
@@ -217,6 +217,10 @@ fn short_exchanges_in_a_row_never_read_what_is_being_written() {
 
 /// As the library places the chunks of two ranks; the turns of the operations before are those of all of one parity.
 fn run_swap<const CHUNKS: u64>(op: &ModelOp<'_>) {
+    run_swapping::<CHUNKS>(op, false);
+}
+
+fn run_swapping<const CHUNKS: u64>(op: &ModelOp<'_>, in_one_pass: bool) {
     let turns = op.number / 2 * CHUNKS.div_ceil(PAIR_DEPTH);
     let cell = |rank, c| {
         let half = &op.shared.staging[swapped(rank, turns, c)][op.parity()];
@@ -227,7 +231,25 @@ fn run_swap<const CHUNKS: u64>(op: &ModelOp<'_>) {
     let other = 1 - op.rank;
     // SAFETY: as above.
     let drain = |c| cell(other, c).with(|cell| unsafe { assert_eq!(*cell, op.value(other, c)) });
-    block_on(exchange(op, CHUNKS, fill, drain)).unwrap();
+    let next = |c| {
+        drain(c);
+        if c + 1 < CHUNKS {
+            fill(c + 1);
+        }
+    };
+    block_on(async {
+        if in_one_pass {
+            op.gate().await.unwrap();
+            succession(op, 0, CHUNKS, fill, next).await.unwrap();
+        } else {
+            exchange(op, CHUNKS, fill, drain).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn two_ranks_that_drain_and_fill_in_one_pass_never_read_what_is_being_written() {
+    model(1, 2 * PAIR_DEPTH + 1, |op| run_swapping::<{ 2 * PAIR_DEPTH + 1 }>(op, true));
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! All-reduce by size.
 
-use crate::algorithm::combine::{STREAMING_MIN, combine_both, combine_into};
+use crate::algorithm::combine::{STREAMING_MIN, combine_beside, combine_both, combine_into};
 use crate::algorithm::move_data::copy_own;
 use crate::algorithm::reduce::chunk_range;
 use crate::algorithm::short::with_payloads;
 use crate::algorithm::slots::Slots;
 use crate::algorithm::{Call, In, Out, direct, flat_max};
 use crate::core::{Core, Op};
+use crate::datatype::ReduceOp;
 use crate::error::Result;
 use crate::kernels::{fetch, stage, stream, stream_fence};
 use crate::line::INLINE_BYTES;
-use crate::schedule::{DEPTH, Steps, TwoPhase, exchange_after, slot_offset, two_phase, two_phase_posts};
+use crate::schedule::{
+    DEPTH, Steps, TwoPhase, exchange_after, slot_offset, succession, two_phase, two_phase_posts,
+};
 
 /// Bytes of a chunk of two ranks.
 const WHOLE: usize = 64 << 10;
@@ -113,6 +116,7 @@ struct Whole<'a> {
     slots: Slots<'a>,
     chunk: usize,
     chunks: u64,
+    streaming: bool,
     send: In,
     recv: Out,
 }
@@ -120,27 +124,60 @@ struct Whole<'a> {
 impl<'a> Whole<'a> {
     fn new(op: &'a Op<'a>, call: &'a Call, chunk: usize, send: In, recv: Out) -> Self {
         let chunks = call.bytes().div_ceil(chunk) as u64;
-        Self { op, call, slots: Slots::new(op, chunk, chunks), chunk, chunks, send, recv }
+        let streaming = call.bytes() >= STREAMING_MIN;
+        Self { op, call, slots: Slots::new(op, chunk, chunks), chunk, chunks, streaming, send, recv }
     }
 
     /// Runs it in the steps after `first`.
     async fn run(self, first: u64) -> Result<()> {
-        let me = self.op.rank();
-        let range = |c| chunk_range(c, self.chunk, self.call.bytes());
-        let fill = |c| {
-            let (start, len) = range(c);
-            // SAFETY: the slot is this rank's to write by the schedule; the source holds the range.
-            unsafe { stage(self.slots.of(me, c), self.send.at(start), len) };
-        };
-        let streaming = self.call.bytes() >= STREAMING_MIN;
-        let drain = |c| {
-            let (start, len) = range(c);
-            let staged = |rank| self.slots.of(rank, c).cast_const();
-            let source = |rank| if rank == me { self.send.at(start) } else { staged(rank) };
-            // SAFETY: the peers' slots are readable by the schedule; user buffers hold the range.
-            unsafe { combine_into(self.call, self.op.size(), len, source, self.recv.at(start), streaming) }
-        };
-        exchange_after(self.op, first, self.chunks, fill, drain).await
+        let fill = |c| self.fill(c);
+        if self.streaming && self.call.op != ReduceOp::Average {
+            succession(self.op, first, self.chunks, fill, |c| self.next(c)).await
+        } else {
+            exchange_after(self.op, first, self.chunks, fill, |c| self.drain(c)).await
+        }
+    }
+
+    fn range(&self, c: u64) -> (usize, usize) {
+        chunk_range(c, self.chunk, self.call.bytes())
+    }
+
+    fn fill(&self, c: u64) {
+        let (start, len) = self.range(c);
+        // SAFETY: the slot is this rank's to write by the schedule; the source holds the range.
+        unsafe { stage(self.slots.of(self.op.rank(), c), self.send.at(start), len) };
+    }
+
+    /// What `rank` has for chunk `c`, from `offset` on.
+    fn source(&self, rank: usize, c: u64, offset: usize) -> *const u8 {
+        if rank == self.op.rank() {
+            self.send.at(self.range(c).0 + offset)
+        } else {
+            self.slots.of(rank, c).wrapping_add(offset)
+        }
+    }
+
+    fn drain(&self, c: u64) {
+        self.drain_from(c, 0);
+    }
+
+    fn drain_from(&self, c: u64, offset: usize) {
+        let (start, len) = self.range(c);
+        let source = |rank| self.source(rank, c, offset);
+        let target = self.recv.at(start + offset);
+        // SAFETY: the peers' slots are readable by the schedule; user buffers hold the range.
+        unsafe { combine_into(self.call, self.op.size(), len - offset, source, target, self.streaming) }
+    }
+
+    /// Drains chunk `c` and fills the next one, which is as long or the last.
+    fn next(&self, c: u64) {
+        let (start, _) = self.range(c);
+        let (from, len) = if c + 1 < self.chunks { self.range(c + 1) } else { (start, 0) };
+        let sources = [self.source(0, c, 0), self.source(1, c, 0)];
+        let copy = (self.slots.of(self.op.rank(), c + 1), self.send.at(from));
+        // SAFETY: as in `fill` and `drain`.
+        unsafe { combine_beside(self.call, len, sources, self.recv.at(start), copy) };
+        self.drain_from(c, len);
     }
 }
 

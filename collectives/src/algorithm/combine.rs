@@ -2,7 +2,7 @@
 
 use crate::algorithm::Call;
 use crate::datatype::ReduceOp;
-use crate::kernels::{Kernels, copy, stream, stream_fence};
+use crate::kernels::{Beside, Kernels, Target, copy, stream, stream_fence};
 
 /// Bytes of a block: so few that the processor begins to read the next one while it still writes this one out.
 const BLOCK: usize = 2 << 10;
@@ -30,12 +30,12 @@ pub(crate) unsafe fn combine(
     for at in (0..len).step_by(BLOCK) {
         let bytes = BLOCK.min(len - at);
         // SAFETY: the block has room for BLOCK bytes; sources as promised.
-        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block, false) };
+        unsafe { combine_block(call, ranks, bytes, |rank| source(rank).wrapping_add(at), block) };
         target(at, block, bytes);
     }
 }
 
-/// Combines into `place`, which others read, and into `target`, which is this rank's own and may be its source.
+/// Combines into `place`, which others read, and into `target`, which is this rank's own and may be its source. Not for two ranks.
 ///
 /// # Safety
 /// As [`combine`], and both targets are writable for `len` bytes.
@@ -47,10 +47,8 @@ pub(crate) unsafe fn combine_both(
     [place, target]: [*mut u8; 2],
     streaming: bool,
 ) {
-    // Two sources are read once for both targets; more, in blocks that stay near.
-    let step = if ranks == 2 { len.max(1) } else { BLOCK };
-    for at in (0..len).step_by(step) {
-        let bytes = step.min(len - at);
+    for at in (0..len).step_by(BLOCK) {
+        let bytes = BLOCK.min(len - at);
         let source = |rank| source(rank).wrapping_add(at);
         // SAFETY: as promised.
         unsafe { both_of_block(call, ranks, bytes, source, [place.add(at), target.add(at)], streaming) }
@@ -71,16 +69,14 @@ unsafe fn both_of_block(
     // SAFETY: as promised; the last combination is the only one that writes the second target.
     unsafe {
         if call.op == ReduceOp::Average {
-            combine_block(call, ranks, len, source, to[0], false);
+            combine_block(call, ranks, len, source, to[0]);
             store(to[1], to[0], len);
             return;
         }
-        let first = if ranks > 2 { to[0].cast_const() } else { source(0) };
-        if ranks > 2 {
-            combine_block(call, ranks - 1, len, &source, to[0], false);
-        }
+        combine_block(call, ranks - 1, len, &source, to[0]);
+        let target = Target { to: to[1], bypass: streaming, beside: Beside::Result(to[0]) };
         let count = len / call.data.bytes();
-        Kernels::get().reduce_both((call.data, call.op), to, first, source(ranks - 1), count, streaming);
+        Kernels::get().reduce((call.data, call.op), target, to[0], source(ranks - 1), count);
     }
 }
 
@@ -96,9 +92,16 @@ pub(crate) unsafe fn combine_into(
     target: *mut u8,
     streaming: bool,
 ) {
-    if ranks == 2 && (!streaming || call.op != ReduceOp::Average) {
+    if ranks == 2 && !streaming {
         // SAFETY: element by element, the target is written after both sources were read.
-        unsafe { combine_block(call, 2, len, source, target, streaming) };
+        return unsafe { combine_block(call, 2, len, source, target) };
+    }
+    if ranks == 2 && call.op != ReduceOp::Average {
+        let target = Target { to: target, bypass: true, beside: Beside::Nothing };
+        // SAFETY: as above.
+        unsafe {
+            Kernels::get().reduce((call.data, call.op), target, source(0), source(1), len / call.data.bytes())
+        };
         return stream_fence();
     }
     let store = if streaming { stream } else { copy };
@@ -107,8 +110,27 @@ pub(crate) unsafe fn combine_into(
     stream_fence();
 }
 
-/// With `bypass` past the caches, which is for two ranks and no average: all else reads the target again.
+/// Combines `len` bytes of two sources past the caches into `target` and copies as many from one place to another in the same pass.
 ///
+/// Each core moves lines at one pace, whether they come from memory, from the other core or go past the caches (BENCH.md); what it
+/// only moves within its own caches is done meanwhile.
+///
+/// # Safety
+/// As [`combine_into`], and the copy's ranges are valid for `len` and overlap nothing else.
+pub(crate) unsafe fn combine_beside(
+    call: &Call,
+    len: usize,
+    sources: [*const u8; 2],
+    target: *mut u8,
+    (to, from): (*mut u8, *const u8),
+) {
+    let target = Target { to: target, bypass: true, beside: Beside::Copy { to, from } };
+    // SAFETY: as promised.
+    unsafe {
+        Kernels::get().reduce((call.data, call.op), target, sources[0], sources[1], len / call.data.bytes());
+    }
+}
+
 /// # Safety
 /// As [`combine_into`].
 #[inline]
@@ -118,7 +140,6 @@ unsafe fn combine_block(
     len: usize,
     source: impl Fn(usize) -> *const u8,
     target: *mut u8,
-    bypass: bool,
 ) {
     let kernels = Kernels::get();
     let count = len / call.data.bytes();
@@ -128,9 +149,9 @@ unsafe fn combine_block(
             copy(target, source(0), len);
             return;
         }
-        kernels.reduce((call.data, call.op), target, source(0), source(1), count, bypass);
+        kernels.reduce((call.data, call.op), Target::plain(target), source(0), source(1), count);
         for rank in 2..ranks {
-            kernels.reduce((call.data, call.op), target, target, source(rank), count, bypass);
+            kernels.reduce((call.data, call.op), Target::plain(target), target, source(rank), count);
         }
         kernels.finish(call.data, call.op, target, count, ranks);
     }

@@ -7,7 +7,7 @@ const PAGE: usize = 4096;
 /// core's cache than one does: 24 GB/s instead of 17 where they lie in its second-level cache.
 const PAGES: usize = 4;
 /// Shorter ranges lie in the other core's first-level cache, which hands out its lines no faster in any order.
-const FROM: usize = 32 << 10;
+const FROM: usize = 64 << 10;
 
 /// Offset of the `number`th line to be worked on in a range of `whole` bytes: a permutation of its lines.
 #[inline(always)]

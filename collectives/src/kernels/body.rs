@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use half::{bf16, f16};
 
 use super::abreast::{LINE, abreast};
-use super::{Both, Divide, Kernels, Reduce};
+use super::{Beside, Divide, Kernels, Reduce, Target};
 
 /// Arithmetic of one element type.
 trait Number: Copy {
@@ -178,6 +178,21 @@ unsafe fn store(to: *mut u8, line: &Line, bytes: usize) {
     }
 }
 
+/// What a line is to be copied from.
+#[inline(always)]
+unsafe fn load(from: *const u8, bytes: usize) -> Line {
+    let mut line = Line([MaybeUninit::uninit(); LINE]);
+    // SAFETY: the caller vouches for the source.
+    unsafe {
+        if bytes == LINE {
+            line.0 = from.cast::<[MaybeUninit<u8>; LINE]>().read_unaligned();
+        } else {
+            line.0.as_mut_ptr().copy_from_nonoverlapping(from.cast(), bytes);
+        }
+    }
+    line
+}
+
 #[inline(always)]
 unsafe fn divide_all<T: Number>(dst: *mut u8, count: usize, ranks: usize) {
     let dst = dst.cast::<T>();
@@ -192,39 +207,31 @@ macro_rules! instances {
         mod $set {
             use super::*;
 
-            /// Stores a line, past the caches if wanted: then it is whole and aligned, or the last.
+            /// Stores a line of a result and what is beside it.
             #[inline(always)]
-            unsafe fn put(to: *mut u8, line: &Line, bytes: usize, bypass: bool) {
-                // SAFETY: passed on.
+            unsafe fn put(dst: Target, at: usize, line: &Line, bytes: usize) {
+                // SAFETY: the caller vouches for the targets; what bypasses the caches is whole and aligned.
                 unsafe {
-                    if bypass && bytes == LINE { $stream(to, line) } else { store(to, line, bytes) }
+                    match dst.beside {
+                        Beside::Nothing => {}
+                        Beside::Result(to) => store(to.add(at), line, bytes),
+                        Beside::Copy { to, from } => store(to.add(at), &load(from.add(at), bytes), bytes),
+                    }
+                    if dst.bypass && bytes == LINE {
+                        $stream(dst.to.add(at), line);
+                    } else {
+                        store(dst.to.add(at), line, bytes);
+                    }
                 }
             }
 
             macro_rules! reduce_with {
                 ($op:ident) => {{
                     $(#[target_feature(enable = $feature)])?
-                    unsafe fn run<T: Number>(dst: *mut u8, a: *const u8, b: *const u8, count: usize, bypass: bool) {
-                        let bypass = bypass && dst.align_offset(LINE) == 0;
+                    unsafe fn run<T: Number>(dst: Target, a: *const u8, b: *const u8, count: usize) {
+                        let dst = Target { bypass: dst.bypass && dst.to.align_offset(LINE) == 0, ..dst };
                         // SAFETY: passed on.
-                        unsafe { combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| put(dst.add(at), line, n, bypass)) }
-                    }
-                    run::<T>
-                }};
-            }
-
-            macro_rules! both_with {
-                ($op:ident) => {{
-                    $(#[target_feature(enable = $feature)])?
-                    unsafe fn run<T: Number>(to: [*mut u8; 2], a: *const u8, b: *const u8, count: usize, bypass: bool) {
-                        let bypass = bypass && to[1].align_offset(LINE) == 0;
-                        // SAFETY: passed on.
-                        unsafe {
-                            combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| {
-                                store(to[0].add(at), line, n);
-                                put(to[1].add(at), line, n, bypass);
-                            });
-                        }
+                        unsafe { combine::<T>(a, b, count, |x, y| x.$op(y), |at, line, n| put(dst, at, line, n)) }
                     }
                     run::<T>
                 }};
@@ -232,10 +239,6 @@ macro_rules! instances {
 
             const fn row<T: Number>() -> [Reduce; 5] {
                 [reduce_with!(sum), reduce_with!(product), reduce_with!(min), reduce_with!(max), reduce_with!(sum)]
-            }
-
-            const fn row_of_both<T: Number>() -> [Both; 5] {
-                [both_with!(sum), both_with!(product), both_with!(min), both_with!(max), both_with!(sum)]
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -254,11 +257,6 @@ macro_rules! instances {
                 reduce: [
                     row::<f16>(), row::<bf16>(), row::<f32>(), row::<f64>(), row::<i8>(), row::<i16>(),
                     row::<i32>(), row::<i64>(), row::<u8>(), row::<u16>(), row::<u32>(), row::<u64>(),
-                ],
-                both: [
-                    row_of_both::<f16>(), row_of_both::<bf16>(), row_of_both::<f32>(), row_of_both::<f64>(),
-                    row_of_both::<i8>(), row_of_both::<i16>(), row_of_both::<i32>(), row_of_both::<i64>(),
-                    row_of_both::<u8>(), row_of_both::<u16>(), row_of_both::<u32>(), row_of_both::<u64>(),
                 ],
                 divide: DIVIDE,
                 strings: $strings,

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::abreast::{LINE, abreast};
+#[cfg(target_arch = "x86_64")]
+use crate::line::prefetch;
 
 /// Plain copy: what is copied will be read soon.
 ///
@@ -15,6 +17,10 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
 
 /// Shorter copies are left to the C library.
 const STRING_MIN: usize = 1 << 10;
+/// Longer ones are parts of what may be in no cache: string moves read that at 8 GB/s, this at 24.
+const STRING_MAX: usize = 32 << 10;
+/// How far ahead the source of a longer copy is asked for.
+const AHEAD: usize = 2 << 10;
 
 /// Copy to where others will read it. String moves take whole lines over from a core that has read them before, without
 /// their contents; the C library uses them for longer copies only: 2 KiB in 0.17 us instead of 0.4.
@@ -23,6 +29,11 @@ const STRING_MIN: usize = 1 << 10;
 /// As [`copy`].
 #[inline]
 pub unsafe fn stage(to: *mut u8, from: *const u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if len > STRING_MAX && std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the feature is there; the rest is passed on.
+        return unsafe { stage_avx512(to, from, len) };
+    }
     #[cfg(target_arch = "x86_64")]
     if len >= STRING_MIN && super::Kernels::get().strings {
         // SAFETY: the ranges are the caller's promise; the direction flag is clear by the ABI.
@@ -37,6 +48,20 @@ pub unsafe fn stage(to: *mut u8, from: *const u8, len: usize) {
     }
     // SAFETY: passed on.
     unsafe { copy(to, from, len) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn stage_avx512(to: *mut u8, from: *const u8, len: usize) {
+    use std::arch::x86_64::{_mm512_loadu_si512, _mm512_storeu_si512};
+    let whole = len & !(LINE - 1);
+    for at in (0..whole).step_by(LINE) {
+        prefetch(from.wrapping_add(at + AHEAD));
+        // SAFETY: `at + 64 <= len`; the ranges are the caller's promise.
+        unsafe { _mm512_storeu_si512(to.add(at).cast(), _mm512_loadu_si512(from.add(at).cast())) }
+    }
+    // SAFETY: the rest of the range.
+    unsafe { copy(to.add(whole), from.add(whole), len - whole) }
 }
 
 /// Copy of what another core has just written.

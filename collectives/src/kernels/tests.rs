@@ -78,7 +78,7 @@ fn check(set: &Kernels, kind: DataType, op: ReduceOp, a: &[u8], b: &[u8]) {
     let count = a.len() / size;
     let mut out = vec![0; count * size];
     // SAFETY: all three have at least `count` elements.
-    unsafe { set.reduce((kind, op), out.as_mut_ptr(), a.as_ptr(), b.as_ptr(), count, false) };
+    unsafe { set.reduce((kind, op), Target::plain(out.as_mut_ptr()), a.as_ptr(), b.as_ptr(), count) };
     check_aliases(set, (kind, op), &a[..count * size], &b[..count * size], &out);
     for ((x, y), got) in a.chunks_exact(size).zip(b.chunks_exact(size)).zip(out.chunks_exact(size)) {
         let want = oracle(kind, op, x, y);
@@ -88,36 +88,37 @@ fn check(set: &Kernels, kind: DataType, op: ReduceOp, a: &[u8], b: &[u8]) {
     }
 }
 
-/// A target may be either source, and there may be two targets.
+/// A target may be either source, and there may be more beside it.
 fn check_aliases(set: &Kernels, (kind, op): (DataType, ReduceOp), a: &[u8], b: &[u8], want: &[u8]) {
     let count = want.len() / kind.bytes();
     let (mut first, mut second) = (a.to_vec(), b.to_vec());
     let (at, bt) = (first.as_mut_ptr(), second.as_mut_ptr());
     // SAFETY: all have `count` elements.
     unsafe {
-        set.reduce((kind, op), at, at, b.as_ptr(), count, false);
-        set.reduce((kind, op), bt, a.as_ptr(), bt, count, false);
+        set.reduce((kind, op), Target::plain(at), at, b.as_ptr(), count);
+        set.reduce((kind, op), Target::plain(bt), a.as_ptr(), bt, count);
     }
     assert!(first == want && second == want, "{} {kind:?} {op:?} in place", set.name);
     for (bypass, shift) in [(false, 0), (true, 0), (true, 1)] {
-        let mut one = vec![0; want.len()];
-        let mut two = vec![0_u8; want.len() + 128];
-        let lines = two.as_ptr().align_offset(64) + shift;
-        let own = two.as_mut_ptr().wrapping_add(lines);
-        // SAFETY: the second target has room from the next line on, and one byte later.
-        unsafe {
-            own.copy_from_nonoverlapping(a.as_ptr(), a.len());
-            set.reduce_both((kind, op), [one.as_mut_ptr(), own], own, b.as_ptr(), count, bypass);
+        let mut beside = vec![0; want.len()];
+        let mut room = vec![0_u8; want.len() + 128];
+        let lines = room.as_ptr().align_offset(64) + shift;
+        let own = room.as_mut_ptr().wrapping_add(lines);
+        let also = beside.as_mut_ptr();
+        for way in [Beside::Nothing, Beside::Result(also), Beside::Copy { to: also, from: b.as_ptr() }] {
+            // SAFETY: the target has room from the next line on, and one byte later.
+            unsafe {
+                own.copy_from_nonoverlapping(a.as_ptr(), a.len());
+                set.reduce((kind, op), Target { to: own, bypass, beside: way }, own, b.as_ptr(), count);
+            }
+            stream_fence();
+            assert!(room[lines..][..want.len()] == *want, "{} {kind:?} {op:?} {bypass}", set.name);
+            match way {
+                Beside::Nothing => {}
+                Beside::Result(_) => assert!(beside == want, "{} {kind:?} {op:?} twice", set.name),
+                Beside::Copy { .. } => assert!(beside == b, "{} {kind:?} {op:?} beside", set.name),
+            }
         }
-        stream_fence();
-        assert!(one == want && two[lines..][..want.len()] == *want, "{} {kind:?} {op:?} twice", set.name);
-        // SAFETY: as above.
-        unsafe {
-            own.copy_from_nonoverlapping(a.as_ptr(), a.len());
-            set.reduce((kind, op), own, own, b.as_ptr(), count, bypass);
-        }
-        stream_fence();
-        assert!(two[lines..][..want.len()] == *want, "{} {kind:?} {op:?} in place, {bypass}", set.name);
     }
 }
 
