@@ -58,7 +58,7 @@ impl Dirty {
             Change::Begin { origin, base } => {
                 Some(DirtyFile::begin(origin.clone(), *base, At { seq, value: time }))
             }
-            Change::State { origin, meta } => Some(DirtyFile::resume(origin.clone(), *meta)),
+            Change::State { origin, meta } => Some(DirtyFile::resume(origin.clone(), meta.clone())),
             _ => None,
         };
         if let Some(begun) = begun {

@@ -70,6 +70,7 @@ impl DirtyFile {
             flushing: false,
             since: now,
             cut: None,
+            cuts: Vec::new(),
             size: base.size,
             mtime: base.mtime,
             touched: Some(seq),
@@ -77,13 +78,22 @@ impl DirtyFile {
         Self::resume(origin, meta)
     }
 
-    pub(super) fn resume(origin: Origin, meta: Meta) -> Self {
+    pub(super) fn resume(origin: Origin, mut meta: Meta) -> Self {
+        if meta.cuts.is_empty() {
+            meta.cuts.extend(meta.cut);
+        }
         Self { origin, meta, extents: Extents::default() }
     }
 
     /// What the file is now, but for its bytes.
     pub(super) fn snapshot(&self) -> Change {
-        Change::State { origin: self.origin.clone(), meta: self.meta }
+        let cut = self.meta.cuts.last().zip(self.least()).map(|(last, value)| At { seq: last.seq, value });
+        Change::State { origin: self.origin.clone(), meta: Meta { cut, ..self.meta.clone() } }
+    }
+
+    /// Where the backend's own bytes end to count.
+    fn least(&self) -> Option<u64> {
+        self.meta.cuts.first().map(|cut| cut.value)
     }
 
     pub(super) fn apply(&mut self, seq: u64, time: i64, change: &Change, place: Option<&Place>) {
@@ -109,7 +119,7 @@ impl DirtyFile {
                 self.flushed(*upto, *cut_upto, *whole);
                 self.meta.base = *base;
                 // A cut or a new time that came in the middle of the flush is older than the record of its end.
-                let later = self.meta.cut.map(|c| c.seq).into_iter().chain(self.meta.touched);
+                let later = self.meta.cuts.first().map(|c| c.seq).into_iter().chain(self.meta.touched);
                 let left = self.extents.iter().map(|(_, e)| At { seq: e.seq, value: e.time });
                 let left = left.chain(later.map(|seq| At { seq, value: time }));
                 self.meta.since = left.min_by_key(|at| at.seq).unwrap_or(At { seq, value: time });
@@ -130,9 +140,9 @@ impl DirtyFile {
     }
 
     fn cut(&mut self, to: At<u64>, time: i64) {
-        let least = self.meta.cut.map_or(to.value, |c| c.value.min(to.value));
-        if to.value < self.meta.size || self.meta.cut.is_some() {
-            self.meta.cut = Some(At { seq: to.seq, value: least });
+        if to.value < self.meta.size {
+            self.meta.cuts.retain(|earlier| earlier.value < to.value);
+            self.meta.cuts.push(to);
         }
         self.extents.remove(to.value, u64::MAX);
         self.meta.size = to.value;
@@ -142,15 +152,15 @@ impl DirtyFile {
     fn flushed(&mut self, upto: u64, cut_upto: u64, whole: bool) {
         self.meta.flushing = false;
         self.extents.retain(|e| e.seq > upto);
-        self.meta.cut = self.meta.cut.filter(|c| c.seq > cut_upto);
+        self.meta.cuts.retain(|cut| cut.seq > cut_upto);
         if whole {
             self.meta.touched = self.meta.touched.filter(|seq| *seq > upto);
         }
     }
 
     pub(super) fn is_clean(&self) -> bool {
-        let Meta { flushing, cut, touched, .. } = self.meta;
-        !flushing && self.extents.is_empty() && cut.is_none() && touched.is_none()
+        let Meta { flushing, cuts, touched, .. } = &self.meta;
+        !flushing && self.extents.is_empty() && cuts.is_empty() && touched.is_none()
     }
 
     /// A round of flushing that takes about `most` bytes: the oldest ones.
@@ -165,7 +175,7 @@ impl DirtyFile {
         }
         let whole = taken == all.len();
         let last = all[..taken].last().map_or(0, |(_, e)| e.seq);
-        let cut_upto = self.meta.cut.map_or(0, |c| c.seq);
+        let cut_upto = self.meta.cuts.last().map_or(0, |c| c.seq);
         let pieces = all[..taken].iter().map(|(offset, e)| Piece {
             offset: *offset,
             len: e.len,
@@ -175,11 +185,11 @@ impl DirtyFile {
         Plan {
             base: self.meta.base,
             interrupted: self.meta.flushing,
-            cut: self.meta.cut.map(|c| c.value),
+            cut: self.least(),
             pieces: pieces.collect(),
             end: whole.then_some((self.meta.size, self.meta.mtime)),
             // With a cut that is not flushed, it was longer once, and the flush may have got that far.
-            longest: self.meta.cut.map_or(self.meta.size.max(self.meta.base.size), |_| u64::MAX),
+            longest: self.least().map_or(self.meta.size.max(self.meta.base.size), |_| u64::MAX),
             upto: if whole { last.max(self.meta.touched.unwrap_or(0)) } else { last },
             cut_upto,
         }
@@ -192,7 +202,7 @@ impl DirtyFile {
             let (from, to) = (at.max(offset), (at + e.len).min(end));
             Piece { offset: from, len: to - from, skip: e.skip + (from - at) as u32, place: e.place.clone() }
         });
-        (pieces.collect(), self.meta.cut.map_or(u64::MAX, |c| c.value))
+        (pieces.collect(), self.least().unwrap_or(u64::MAX))
     }
 
     /// What lies in a segment, with number and time of the record.

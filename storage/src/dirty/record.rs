@@ -70,7 +70,7 @@ pub struct Origin {
 }
 
 /// What a segment's head says of a dirty file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// The backend's content that the changes were made to.
     pub base: Base,
@@ -78,8 +78,13 @@ pub struct Meta {
     pub flushing: bool,
     /// The oldest change that is not flushed: nanoseconds since the epoch.
     pub since: At<i64>,
-    /// The smallest size it was cut to that the backend has not seen: what lies behind it there is void.
+    /// The smallest size it was cut to that the backend has not seen: what lies behind it there is void. For versions that know
+    /// no `cuts`.
     pub cut: Option<At<u64>>,
+    /// The sizes it was cut to that the backend has not seen, oldest first. One that a later one was not larger than is left out,
+    /// so that the first one after any record is the smallest since.
+    #[serde(default)]
+    pub cuts: Vec<At<u64>>,
     /// Size in bytes.
     pub size: u64,
     /// Modification time in nanoseconds since the epoch.

@@ -164,6 +164,14 @@ impl Backend {
     }
 }
 
+fn carry_out(file: &mut Vec<u8>, change: &Change, bytes: &[u8]) {
+    match change {
+        Change::Write { offset } => splice(file, *offset, bytes),
+        Change::Cut { size } => file.resize(*size as usize, 0),
+        _ => {}
+    }
+}
+
 fn splice(file: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     let end = offset as usize + bytes.len();
     if file.len() < end {
@@ -202,6 +210,11 @@ impl World {
         self.seed >> 33
     }
 
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let fill = self.random() as u8;
+        (0..len).map(|i| (i / 7) as u8 ^ fill).collect()
+    }
+
     fn record(&mut self, inode: u64, change: &Change, bytes: &[u8]) -> io::Result<Recorded> {
         // Never the same twice, also not after a restart: a flush gives it to the file, and it tells contents apart.
         self.backend.clock += 1;
@@ -218,13 +231,9 @@ impl World {
     }
 
     /// A write or cut; past the journal when that has no room or fails, as the daemon does.
-    fn change(&mut self, inode: u64, change: Change, bytes: &[u8]) {
-        let apply = |file: &mut Vec<u8>| match change {
-            Change::Write { offset } => splice(file, offset, bytes),
-            Change::Cut { size } => file.resize(size as usize, 0),
-            _ => {}
-        };
-        match self.record(inode, &change, bytes) {
+    fn change(&mut self, inode: u64, change: &Change, bytes: &[u8]) {
+        let apply = |file: &mut Vec<u8>| carry_out(file, change, bytes);
+        match self.record(inode, change, bytes) {
             Ok(Recorded::Kept(_)) => self.acknowledge(inode, apply),
             Ok(Recorded::Full | Recorded::Nameless) | Err(_) => {
                 while self.flush(inode, usize::MAX) {}
@@ -237,8 +246,20 @@ impl World {
         }
     }
 
+    /// One that comes while the file is being flushed: without room it would wait for that.
+    fn change_in_flush(&mut self, inode: u64, change: &Change, bytes: &[u8]) {
+        if matches!(self.record(inode, change, bytes), Ok(Recorded::Kept(_))) {
+            self.acknowledge(inode, |file| carry_out(file, change, bytes));
+        }
+    }
+
     /// One round, given up after `steps` steps. Returns whether the file was dirty.
     fn flush(&mut self, inode: u64, steps: usize) -> bool {
+        self.flush_around(inode, steps, &[])
+    }
+
+    /// The same, with changes before its end.
+    fn flush_around(&mut self, inode: u64, steps: usize, changes: &[(Change, Vec<u8>)]) -> bool {
         let Some((id, plan)) = self.ledger.dirty().find(key(inode)).map(|(id, f)| (id, f.plan(1 << 20)))
         else {
             return false;
@@ -267,6 +288,7 @@ impl World {
             self.backend.change(inode, |f| f.resize(size as usize, 0));
             self.backend.files.get_mut(&inode).unwrap().1 = mtime;
         }
+        changes.iter().for_each(|(change, bytes)| self.change_in_flush(inode, change, bytes));
         if !step() {
             return true;
         }
@@ -296,6 +318,9 @@ impl World {
     }
 
     fn check(&self) {
+        for (_, file) in self.ledger.dirty().files() {
+            assert!(file.oldest_seq() <= file.newest_seq(), "who brings it to the backend ends too early");
+        }
         assert!(self.views() == *self.history.last().unwrap(), "readers see something else");
         assert!(self.ledger.space() <= LEAST + (4 << 20), "the bound is passed");
     }
@@ -350,14 +375,35 @@ impl World {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Write { inode: u64, offset: u64, len: usize },
-    Cut { inode: u64, size: u64 },
+    Write {
+        inode: u64,
+        offset: u64,
+        len: usize,
+    },
+    Cut {
+        inode: u64,
+        size: u64,
+    },
     Sync,
-    Flush { inode: u64 },
-    CrashInFlush { inode: u64, steps: usize, power: bool },
+    Flush {
+        inode: u64,
+    },
+    /// Changes come before it ends: cuts to a size, and writes of a length.
+    ChangeInFlush {
+        inode: u64,
+        changes: Vec<(u64, Option<usize>)>,
+    },
+    CrashInFlush {
+        inode: u64,
+        steps: usize,
+        power: bool,
+    },
     Kill,
     PowerLoss,
-    Device { full: bool, failing: bool },
+    Device {
+        full: bool,
+        failing: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -366,7 +412,9 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (inode.clone(), offset.clone(), prop_oneof![1..5000usize, 1..400_000usize])
             .prop_map(|(inode, offset, len)| Op::Write { inode, offset, len }),
-        3 => (inode.clone(), offset).prop_map(|(inode, size)| Op::Cut { inode, size }),
+        3 => (inode.clone(), offset.clone()).prop_map(|(inode, size)| Op::Cut { inode, size }),
+        4 => (inode.clone(), prop::collection::vec((offset, prop::option::of(1..5000usize)), 1..4))
+            .prop_map(|(inode, changes)| Op::ChangeInFlush { inode, changes }),
         2 => Just(Op::Sync),
         4 => inode.clone().prop_map(|inode| Op::Flush { inode }),
         2 => (inode, 1..6usize, any::<bool>())
@@ -383,11 +431,18 @@ fn run(ops: Vec<Op>, seed: u64) {
     for op in ops {
         match op {
             Op::Write { inode, offset, len } => {
-                let fill = world.random() as u8;
-                let bytes: Vec<u8> = (0..len).map(|i| (i / 7) as u8 ^ fill).collect();
-                world.change(inode, Change::Write { offset }, &bytes);
+                let bytes = world.bytes(len);
+                world.change(inode, &Change::Write { offset }, &bytes);
             }
-            Op::Cut { inode, size } => world.change(inode, Change::Cut { size }, &[]),
+            Op::Cut { inode, size } => world.change(inode, &Change::Cut { size }, &[]),
+            Op::ChangeInFlush { inode, changes } => {
+                let change = |(at, len): (u64, Option<usize>)| match len {
+                    Some(len) => (Change::Write { offset: at }, world.bytes(len)),
+                    None => (Change::Cut { size: at }, Vec::new()),
+                };
+                let changes: Vec<_> = changes.into_iter().map(change).collect();
+                world.flush_around(inode, usize::MAX, &changes);
+            }
             Op::Sync => {
                 if world.ledger.sync().is_ok() {
                     world.durable = world.history.len() - 1;
@@ -490,6 +545,30 @@ fn what_is_changed_in_the_middle_of_a_flush_is_older_than_its_end() {
         let plan = left.plan(u64::MAX);
         dirty.apply(6, 6, file, &plan.done(Base { size: 1, mtime: 4 }), None);
         assert!(dirty.is_empty(), "{later:?}");
+    }
+}
+
+/// What a flush has brought to the backend behind a cut that it has carried out counts, whatever is cut later.
+#[test]
+fn a_cut_in_the_middle_of_a_flush_does_not_repeat_an_earlier_one() {
+    for (later, size, valid) in [(900, 1000, 900), (1500, 1500, u64::MAX), (300, 1000, 300)] {
+        let (mut dirty, file) = (Dirty::default(), FileId(1));
+        let base = Base { size: 2000, mtime: 1 };
+        let place = Place { segment: 1, at: 512, len: 1000, sums: Arc::new([0]) };
+        dirty.apply(1, 1, file, &Change::Begin { origin: origin(1), base }, None);
+        dirty.apply(2, 2, file, &Change::Cut { size: 500 }, None);
+        dirty.apply(3, 3, file, &Change::Write { offset: 0 }, Some(&place));
+        let plan = dirty.get(file).unwrap().plan(u64::MAX);
+        dirty.apply(4, 4, file, &Change::Flushing, None);
+        dirty.apply(5, 5, file, &Change::Cut { size: later }, None);
+        // Also as a start finds it behind the head of a segment.
+        let mut restarted = Dirty::default();
+        restarted.apply(6, 6, file, &dirty.get(file).unwrap().snapshot(), None);
+        for dirty in [&mut dirty, &mut restarted] {
+            dirty.apply(7, 7, file, &plan.done(Base { size: 1000, mtime: 3 }), None);
+            let (pieces, counts) = dirty.get(file).unwrap().overlay(0, size);
+            assert_eq!((pieces.len(), counts), (0, valid), "cut to {later}");
+        }
     }
 }
 
