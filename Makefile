@@ -24,12 +24,12 @@ build-release:
 models: needs        ## loom: the collectives' synchronisation in all orders that the memory model allows; four minutes with its build
 	CARGO_TARGET_DIR=$(TARGET)/loom RUSTFLAGS="--cfg loom" cargo test --quiet -p migshare-collectives --release --test 'loom*'
 
-suites:              ## pjdfstest, fsx (100,000 operations) and fio on a mount of the storage sidecar: four minutes, as root
+suites:              ## pjdfstest, fsx (140,000 operations) and fio on mounts of the storage sidecar: two minutes, as root
 	storage/suites/run.sh
 
-guest: needs         ## the storage sidecar over real NVMe/TCP in a QEMU guest, with power cuts: a minute, four on a busy machine, as root
+guest: needs         ## the storage sidecar over real NVMe/TCP in a QEMU guest, with power cuts: two minutes, more on a busy machine, as root
 	contrib/scripts/install-needs.sh guest $(TARGET)
-	cargo test -p migshare-storage --test guest -- --ignored --nocapture
+	cargo test -p migshare-storage --test guest -- --ignored --nocapture --test-threads 1
 
 check: needs         ## format, lints, documentation, licences and advisories, rules about the code
 	contrib/scripts/check.sh $(TARGET)

@@ -1,6 +1,6 @@
 # Part of run.sh: fio writes blocks with checksums in random order and reads them back, buffered and past the page cache,
 # while policies flip; then again from a warm cache.
-start_daemon
+start_daemon "${asked[@]}"
 flips() {
     while :; do
         for policy in cache-only backend-only orthus window; do

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Runs suites that others wrote on a mount of the sidecar: pjdfstest on the mount and on its backend, where what passes on
 # the backend must pass on the mount; fsx, many at a time, with policy flips, eviction, garbage in the cache and restarts of
-# the daemon; fio with verification. Needs root, /dev/fuse, libacl1-dev and fio; installs pjdfstest and fsx as crates.
+# the daemon; fio with verification. The first two also with write-back and with what the kernel remembers of attributes. Needs root, /dev/fuse, libacl1-dev and fio; installs pjdfstest and fsx as crates.
 #   storage/suites/run.sh [BINARY]
-#   SUITES=DIR where the tools are or go · FSX_SEEDS="1 2 … 10" · FSX_OPS=10000 operations per seed, in FSX_ROUNDS=5 rounds
+#   SUITES=DIR where the tools are or go · FSX_SEEDS="1 2 … 10" · FSX_OPS=10000 operations per seed, in FSX_ROUNDS=5 rounds; a
+#   fifth of that with write-back
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PATH=$PATH:/usr/sbin
@@ -26,9 +27,12 @@ daemon=
 failed=0
 bad() { echo "FAILED: $*"; failed=1; }
 
-# The cache is smaller than what is read, so extents are evicted all the time.
+# What every attribute is asked for at the backend, and what an administrator gets who says nothing.
+asked=(--attributes-ms 0)
+back=(--writes back --dirty 16M)
+# The cache is smaller than what is read, so extents are evicted all the time. Arguments: of the mount.
 start_daemon() {
-    "$binary" mount "$work/backend" "$work/mount" --cache "$work/cache" --size 16M --attributes-ms 0 2>>"$work/log" &
+    "$binary" mount "$work/backend" "$work/mount" --cache "$work/cache" --size 16M "$@" 2>>"$work/log" &
     daemon=$!
     for _ in $(seq 300); do
         mountpoint -q "$work/mount" && return
