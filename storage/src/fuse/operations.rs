@@ -21,8 +21,10 @@ use crate::fs::{Attr, Fs, Opened, SetAttr, Writer};
 
 /// Largest request.
 const LARGEST: u32 = 1 << 20;
-/// Requests that the kernel may have under way in the background.
-const BACKGROUND: u16 = 512;
+/// Requests that the kernel may have under way in the background: reads by AIO and io_uring, and reading ahead. Beyond it, all
+/// others wait in front of the mount, hits too, so that as many misses of a silent backend would stop everybody: as many as the
+/// protocol has. A user's mount gets what the kernel's `max_user_bgreq` allows.
+const BACKGROUND: u16 = u16::MAX;
 /// How long attributes are believed that were given for want of better ones.
 const STALE_TTL: Duration = Duration::from_secs(1);
 

@@ -5,11 +5,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
+use migshare_storage::io::{Buffer, Engine, Job};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::rig::{Rig, can_mount, content, wait_for};
+use super::rig::{Rig, can_mount, content, direct, wait_for};
 
 /// Shell lines, each run in a directory of its own with a file `f` of 1 MiB, because who waits for the backend may hold the
 /// kernel's lock of a directory or file. They say "open" when they have opened what they need, and wait for a line then.
@@ -156,4 +159,38 @@ fn unmounting_works_while_everything_waits() {
         end_with_all_of_them_waiting(&[]);
         end_with_all_of_them_waiting(&["--soft", "3600"]);
     }
+}
+
+/// The kernel bounds the asynchronous reads that it has under way, and lets the others wait in front of the mount.
+#[test]
+fn hits_go_on_beside_a_thousand_asynchronous_misses_that_wait() {
+    const MISSES: u64 = 1000;
+    if !can_mount() {
+        return;
+    }
+    let lower = Rig::new(&[]);
+    lower.put("hot", &content(1 << 20, 1));
+    lower.put("cold", &vec![7; MISSES as usize * 4096]);
+    let upper = Rig::over(&lower, &[]);
+    upper.warm(&upper.mount().join("hot"));
+    let (hot, cold) = (direct(&upper.mount().join("hot")), Arc::new(direct(&upper.mount().join("cold"))));
+
+    lower.signal(Signal::SIGSTOP);
+    let engine = Engine::start(4).unwrap();
+    let read = |file: &Arc<fs::File>, offset: u64| {
+        let (tx, rx) = mpsc::channel();
+        let done = move |result: std::io::Result<usize>, buffer: Buffer| {
+            let _ = tx.send(result.map(|n| buffer[..n].to_vec()));
+        };
+        engine.submit(Job::one(Arc::clone(file), offset, Buffer::new(4096), Box::new(done)));
+        rx
+    };
+    let answer = |rx: mpsc::Receiver<std::io::Result<Vec<u8>>>| {
+        rx.recv_timeout(Duration::from_secs(60)).expect("a read never ended").unwrap()
+    };
+    // In this order: the engine has one thread.
+    let misses: Vec<_> = (0..MISSES).map(|i| read(&cold, i * 4096)).collect();
+    assert!(answer(read(&Arc::new(hot), 8192)) == content(1 << 20, 1)[8192..12288], "wrong bytes");
+    lower.signal(Signal::SIGCONT);
+    assert!(misses.into_iter().all(|miss| answer(miss) == [7; 4096]), "wrong bytes");
 }
