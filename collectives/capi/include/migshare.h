@@ -39,7 +39,7 @@ typedef enum migshare_status {
     MIGSHARE_TRUNCATED = 7,  /* a message is longer than the buffer it should go to */
     MIGSHARE_EXHAUSTED = 8,  /* out of segment memory or communicator slots */
     MIGSHARE_SYSTEM = 9,     /* the operating system or the agent said no */
-    MIGSHARE_PENDING = 10,   /* migshare_test, migshare_wait_for: not complete yet */
+    MIGSHARE_PENDING = 10,   /* not complete yet: migshare_test, migshare_wait_for, set_patience */
     MIGSHARE_BUSY = 11,      /* another thread is in this communicator */
     MIGSHARE_INTERNAL = 12   /* a defect in the library was caught */
 } migshare_status;
@@ -104,6 +104,12 @@ int32_t migshare_comm_segment(const migshare_comm *comm, migshare_segment **segm
 int32_t migshare_comm_rank(const migshare_comm *comm, int32_t *rank);
 int32_t migshare_comm_size(const migshare_comm *comm, int32_t *size);
 int32_t migshare_comm_set_timeout(migshare_comm *comm, uint64_t timeout_ms);
+
+/* For callers that have something to look at while they wait, such as signals: blocking collectives that take longer than this (not
+ * much longer, some 10 ms) return MIGSHARE_PENDING, and go on as a request, whose buffers stay in use: migshare_unfinished
+ * is that of the calling thread's last one. 0: they never do. */
+int32_t migshare_comm_set_patience(migshare_comm *comm, uint64_t limit_ms);
+migshare_request migshare_unfinished(void);
 
 /* Memory inside the segment: collectives whose buffers all lie there copy nothing. Aligned to 4096. */
 int32_t migshare_alloc(migshare_comm *comm, size_t bytes, void **buffer);

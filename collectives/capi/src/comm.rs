@@ -165,6 +165,20 @@ pub unsafe extern "C" fn migshare_comm_set_timeout(comm: *mut CommHandle, timeou
 /// See `migshare.h`.
 ///
 /// # Safety
+/// `comm` is null or live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn migshare_comm_set_patience(comm: *mut CommHandle, limit_ms: u64) -> i32 {
+    let set = |inner: &mut crate::handle::Inner| {
+        inner.patience = (limit_ms > 0).then(|| Duration::from_millis(limit_ms));
+        Ok(())
+    };
+    // SAFETY: promised by the caller.
+    guard(|| unsafe { with_comm(comm, set) })
+}
+
+/// See `migshare.h`.
+///
+/// # Safety
 /// `comm` is null or live, `buffer` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn migshare_alloc(

@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use migshare_collectives::{Comm, Segment, SegmentBuffer, Status};
 
@@ -23,11 +24,14 @@ pub(crate) struct Inner {
     pub(crate) comm: Comm,
     /// Live allocations of `migshare_alloc`, by address.
     pub(crate) buffers: HashMap<usize, SegmentBuffer>,
+    /// How long a blocking collective may take.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl CommHandle {
     pub(crate) fn new(comm: Comm) -> Self {
-        Self { busy: AtomicBool::new(false), inner: UnsafeCell::new(Inner { comm, buffers: HashMap::new() }) }
+        let inner = Inner { comm, buffers: HashMap::new(), patience: None };
+        Self { busy: AtomicBool::new(false), inner: UnsafeCell::new(inner) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The collectives and messages, blocking and not: one line of table each.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::time::Duration;
 
@@ -8,6 +9,17 @@ use migshare_collectives::{DataType, Error, ReduceOp, Request, Status};
 
 use crate::guard::{Failure, guard};
 use crate::handle::{CommHandle, store, with_comm};
+
+thread_local! {
+    /// The number of the request that this thread's last blocking collective became.
+    static UNFINISHED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// See `migshare.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn migshare_unfinished() -> u64 {
+    UNFINISHED.get()
+}
 
 fn data_type(number: i32) -> Result<DataType, Failure> {
     Ok(DataType::from_number(number).ok_or(Error::Invalid("the element type is none of migshare_type"))?)
@@ -25,7 +37,20 @@ fn rank(number: i32) -> Result<usize, Failure> {
 /// `comm` is null or live; the buffers are as [`Collective`] says.
 unsafe fn run(comm: *mut CommHandle, collective: Collective) -> Result<(), Failure> {
     // SAFETY: passed on.
-    unsafe { with_comm(comm, |inner| Ok(inner.comm.run(&collective)?)) }
+    unsafe {
+        with_comm(comm, |inner| {
+            let Some(limit) = inner.patience else { return Ok(inner.comm.run(&collective)?) };
+            let request = inner.comm.start(&collective)?;
+            if inner.comm.wait_for(request, limit)?.is_none() {
+                UNFINISHED.set(request.number());
+                return Err(Failure::Border(
+                    Status::Pending,
+                    "the collective takes longer than the patience",
+                ));
+            }
+            Ok(())
+        })
+    }
 }
 
 /// # Safety

@@ -173,6 +173,27 @@ static void a_limited_wait_ends_and_the_request_goes_on(migshare_comm *comm, int
     CHECK(migshare_comm_free(twin));
 }
 
+/* With patience a blocking collective becomes a request. */
+static void an_impatient_collective_becomes_a_request(migshare_comm *comm, int rank) {
+    migshare_request request;
+    int sum = rank + 1;
+    CHECK(migshare_comm_set_patience(comm, 1));
+    if (rank == 0) {
+        REQUIRE(migshare_all_reduce(comm, &sum, &sum, 1, MIGSHARE_I32, MIGSHARE_SUM) == MIGSHARE_PENDING);
+        request = migshare_unfinished();
+        REQUIRE(migshare_test(comm, request, NULL) == MIGSHARE_PENDING);
+        tell();
+        CHECK(migshare_wait(comm, request, NULL));
+    } else {
+        hear();
+        CHECK(migshare_comm_set_patience(comm, 0));
+        CHECK(migshare_all_reduce(comm, &sum, &sum, 1, MIGSHARE_I32, MIGSHARE_SUM));
+    }
+    REQUIRE(sum == 3);
+    CHECK(migshare_comm_set_patience(comm, 0));
+    CHECK(migshare_barrier(comm));
+}
+
 /* A request of one communicator is not taken for one of another that was started as the so-many-th there. */
 static void requests_belong_to_their_communicator(migshare_comm *comm, int rank) {
     migshare_comm *twin;
@@ -214,6 +235,7 @@ static const promise PROMISES[] = {
     integers_are_those_of_c,         a_silent_rank_is_named,            what_is_in_flight_is_abandoned,
     nothing_needs_no_buffer,         a_limited_wait_ends_and_the_request_goes_on,
     requests_belong_to_their_communicator, an_abort_ends_the_use_of_buffers,
+    an_impatient_collective_becomes_a_request,
 };
 
 /* The segment may be freed while communicators still use the memory. */

@@ -12,6 +12,8 @@ import torch.multiprocessing as mp
 
 import migshare.torch  # noqa: F401 - registers the backend
 
+torch.set_num_threads(1)  # forked children have not the threads that their parent made
+
 
 def rank_main(rank, backend, size, folder, body):
     store = dist.FileStore(os.path.join(folder, backend), size)

@@ -153,7 +153,6 @@ def asynchronous(rank, size, kind):
     works = [dist.all_reduce(own[0], async_op=True), dist.broadcast(own[1], 0, async_op=True)]
     for work in works:
         work.wait()
-        assert work.is_completed()
     return own
 
 

@@ -6,7 +6,7 @@ import os
 
 from ._buffer import Buffer
 from ._library import LIBRARY, Error, call, make
-from ._waiting import Request, joined
+from ._waiting import SLICE, Request, joined
 
 __all__ = ["Comm", "Error", "Request", "Segment"]
 
@@ -100,6 +100,7 @@ class Comm:
         call("comm_rank", handle, ctypes.byref(rank))
         call("comm_size", handle, ctypes.byref(size))
         self.rank, self.size = rank.value, size.value
+        call("comm_set_patience", handle, SLICE)
 
     @classmethod
     def from_env(cls):
@@ -166,7 +167,10 @@ class Comm:
         if not blocking:
             return self._start(name, buffers, *arguments)
         try:
-            self._start(name, buffers, *arguments).wait()
+            if not call(name, self._handle, *arguments):
+                request = Request(self, buffers)
+                request._number.value = LIBRARY.migshare_unfinished()
+                request.wait()
         except (Error, ctypes.ArgumentError):
             raise
         except BaseException:

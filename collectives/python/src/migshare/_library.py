@@ -42,6 +42,7 @@ _OTHERS = {
     "comm_rank": [_P, ctypes.POINTER(_I)],
     "comm_size": [_P, ctypes.POINTER(_I)],
     "comm_set_timeout": [_P, _U],
+    "comm_set_patience": [_P, _U],
     "alloc": [_P, _S, _PP],
     "free": [_P, _P],
     "isend": [_P, _P, _S, _I, _U, _REQUEST],
@@ -65,6 +66,7 @@ def _load():
     for name, arguments in signatures.items():
         function = getattr(library, "migshare_" + name)
         function.argtypes, function.restype = arguments, ctypes.c_int32
+    library.migshare_unfinished.argtypes, library.migshare_unfinished.restype = [], ctypes.c_uint64
     library.migshare_segment_fd.argtypes, library.migshare_segment_fd.restype = [_P], ctypes.c_int
     for name in ("status_name", "last_error"):
         getattr(library, "migshare_" + name).restype = ctypes.c_char_p

@@ -1,7 +1,7 @@
 """Waiting for other ranks so that signals are handled meanwhile: Ctrl-C ends a wait at once.
 
-Python handles signals between two of its own instructions, never inside a call of the library. So requests are waited for in
-slices, and what makes a communicator runs in a thread of its own. An exception that a signal handler raises, such as
+Python handles signals between two of its own instructions, never inside a call of the library. So collectives and requests are
+waited for in slices, and what makes a communicator runs in a thread of its own. An exception that a signal handler raises, such as
 KeyboardInterrupt, ends the communicator, because a part of the call is done and the other ranks wait for the rest.
 """
 
@@ -12,7 +12,7 @@ import time
 from ._library import Error, call, make
 
 #: Milliseconds between two looks for signals.
-_SLICE = 100
+SLICE = 100
 #: Seconds until a thread asks again for its turn.
 _AGAIN = 0.001
 
@@ -86,7 +86,7 @@ class Request:
 
     def _slice(self):
         try:
-            return self._end("wait_for", _SLICE)
+            return self._end("wait_for", SLICE)
         except Error as error:
             if error.status != "BUSY":
                 raise
