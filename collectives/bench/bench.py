@@ -29,6 +29,9 @@ BLOCKS = {"reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"}
 FRESH = "fresh_"
 FRESH_OPERATIONS = ["all_reduce", *OPERATIONS[:-1]]
 FRESH_SIZES = [size << 10 for size in ((32, 512, 8192) if QUICK else (8, 32, 128, 512, 2048, 8192, 32768))]
+# A message there and one back, of these lengths; in no key of the result.
+PING_PONG = "ping_pong"
+PING_PONG_SIZES = [size << 10 for size in ((64, 1024, 16384) if QUICK else (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384))]
 BUFFER = 64 << 20
 # The non-temporal copy on all ranks at once, and the all-reduce of buffers in the segment (of 4 MiB at most).
 BOUND, SEGMENT = "bound", "all_reduce_segment"
@@ -204,6 +207,9 @@ class Bench:
                 for size in FRESH_SIZES:
                     share = size // ranks if operation in BLOCKS else size
                     self.record(FRESH + operation, ranks, size, measure(peers, FRESH + operation, share // 4))
+            for operation in (PING_PONG, FRESH + PING_PONG) if two else ():
+                for size in PING_PONG_SIZES:
+                    self.record(operation, ranks, size, measure(peers, operation, size // 4))
             for peer in peers:
                 peer.stop()
 

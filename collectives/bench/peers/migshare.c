@@ -6,6 +6,7 @@
 #include "worker.h"
 
 static migshare_comm *comm;
+static int32_t own_rank;
 
 static void check(int32_t status) {
     if (status == MIGSHARE_OK) return;
@@ -16,11 +17,18 @@ static void check(int32_t status) {
 void peer_start(int argc, char **argv, int *rank, int *size) {
     (void)argc, (void)argv;
     check(migshare_comm_from_env(&comm));
-    check(migshare_comm_rank(comm, rank));
+    check(migshare_comm_rank(comm, &own_rank));
+    *rank = own_rank;
     check(migshare_comm_size(comm, size));
 }
 
 void peer_barrier(void) { check(migshare_barrier(comm)); }
+
+static void ping_pong(const float *send, float *recv, size_t bytes) {
+    if (own_rank == 0) check(migshare_send(comm, send, bytes, 1, 0));
+    check(migshare_recv(comm, recv, bytes, 1 - own_rank, 0, NULL));
+    if (own_rank == 1) check(migshare_send(comm, send, bytes, 0, 0));
+}
 
 int peer_run(enum operation op, const float *send, float *recv, size_t n) {
     switch (op) {
@@ -33,6 +41,7 @@ int peer_run(enum operation op, const float *send, float *recv, size_t n) {
     case GATHER: check(migshare_gather(comm, send, recv, n, MIGSHARE_F32, 0)); return 1;
     case SCATTER: check(migshare_scatter(comm, send, recv, n, MIGSHARE_F32, 0)); return 1;
     case ALL_TO_ALL: check(migshare_all_to_all(comm, send, recv, n, MIGSHARE_F32)); return 1;
+    case PING_PONG: ping_pong(send, recv, n * sizeof *send); return 1;
     default: return 0;
     }
 }

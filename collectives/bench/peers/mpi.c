@@ -3,13 +3,23 @@
 
 #include "worker.h"
 
+static int own_rank;
+
 void peer_start(int argc, char **argv, int *rank, int *size) {
     MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, rank);
+    MPI_Comm_rank(MPI_COMM_WORLD, &own_rank);
+    *rank = own_rank;
     MPI_Comm_size(MPI_COMM_WORLD, size);
 }
 
 void peer_barrier(void) { MPI_Barrier(MPI_COMM_WORLD); }
+
+static int ping_pong(const float *send, float *recv, int n) {
+    if (own_rank == 0) MPI_Send(send, n, MPI_FLOAT, 1, 0, MPI_COMM_WORLD);
+    MPI_Recv(recv, n, MPI_FLOAT, 1 - own_rank, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    if (own_rank == 1) MPI_Send(send, n, MPI_FLOAT, 0, 0, MPI_COMM_WORLD);
+    return 1;
+}
 
 int peer_run(enum operation op, const float *send, float *recv, size_t count) {
     int n = (int)count;
@@ -23,6 +33,7 @@ int peer_run(enum operation op, const float *send, float *recv, size_t count) {
     case GATHER: return !MPI_Gather(send, n, MPI_FLOAT, recv, n, MPI_FLOAT, 0, world);
     case SCATTER: return !MPI_Scatter(send, n, MPI_FLOAT, recv, n, MPI_FLOAT, 0, world);
     case ALL_TO_ALL: return !MPI_Alltoall(send, n, MPI_FLOAT, recv, n, MPI_FLOAT, world);
+    case PING_PONG: return ping_pong(send, recv, n);
     default: return 0;
     }
 }

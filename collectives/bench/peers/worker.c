@@ -20,7 +20,7 @@
 
 enum { BUFFER_BYTES = 64 << 20 };
 static const char *names[OPERATIONS] = {"all_reduce", "broadcast", "reduce", "reduce_scatter", "all_gather",
-                                        "gather", "scatter", "all_to_all", "barrier", "all_reduce_segment", "bound"};
+                                        "gather", "scatter", "all_to_all", "barrier", "ping_pong", "all_reduce_segment", "bound"};
 static float *buffers[2], *segment_buffers[2];
 
 static double now(void) {
@@ -100,7 +100,7 @@ static void sample_fresh(enum operation op, size_t count, int calls, int samples
 static void sample(enum operation op, size_t count, int calls, int samples, FILE *out) {
     /* Calls with a root, and the bound, end when all ranks are done. */
     int closing = op != ALL_REDUCE && op != ALL_GATHER && op != ALL_TO_ALL && op != REDUCE_SCATTER &&
-                  op != ALL_REDUCE_SEGMENT && op != BARRIER;
+                  op != ALL_REDUCE_SEGMENT && op != BARRIER && op != PING_PONG;
     if (!warm(op, count, out)) return;
     for (int s = 0; s < samples; s++) {
         peer_barrier();

@@ -9,6 +9,7 @@ extern "C" {
 
 enum operation {
     ALL_REDUCE, BROADCAST, REDUCE, REDUCE_SCATTER, ALL_GATHER, GATHER, SCATTER, ALL_TO_ALL, BARRIER,
+    PING_PONG,          /* between two ranks: a message there and one back */
     ALL_REDUCE_SEGMENT, /* all-reduce with buffers of peer_alloc */
     BOUND,              /* non-temporal copy from source to target, on all ranks at once */
     OPERATIONS

@@ -12,12 +12,15 @@ use super::{EXHAUSTED, End, Header, fits};
 use crate::algorithm::{In, Out};
 use crate::error::{Error, Result};
 use crate::flow::Damaged;
-use crate::kernels::copy;
+use crate::kernels::{copy, copy_streaming};
 use crate::line::Line;
 use crate::relay::Taker;
 
 /// Blocks of a relay.
 const SLOTS: usize = 4;
+/// From this length on what is staged goes past the caches: there is no room for it beside the relay, and reading the target first
+/// would be a third stream through memory.
+const STREAMED_MIN: usize = 4 << 20;
 
 thread_local! {
     /// Long messages that this thread has taken, in all communicators: one thread serves those of both directions.
@@ -155,8 +158,9 @@ fn take(relay: &Relay<'_>, address: u64, done: u64, len: usize, to: Out) -> Resu
     let (at, bytes) = relay.part(done, len);
     let blocks = match relay.missing()? {
         None => {
+            let store = if len >= STREAMED_MIN { copy_streaming } else { copy };
             // SAFETY: the slot is staged, and is not written again before it is drained; the target has room.
-            unsafe { copy(to.at(at), relay.slot(relay.taker().position()), bytes) };
+            unsafe { store(to.at(at), relay.slot(relay.taker().position()), bytes) };
             1
         }
         Some(stride) => {

@@ -50,7 +50,7 @@ class _Message(Work):
         return self._end(self._request.wait)
 
     def synchronize(self):
-        self.wait()
+        self._end(self._request.wait)
 
     def is_completed(self):
         try:
@@ -65,7 +65,7 @@ class _Message(Work):
         return self._error
 
     def result(self):
-        self.wait()
+        self._end(self._request.wait)
         return self._tensors
 
     def _end(self, how):
@@ -279,6 +279,13 @@ class ProcessGroupMigshare(_Base):
             request.wait()
         for output, place in places:
             output.detach().copy_(place.view(output.shape))
+
+    # The names that torch 2.15 has for them.
+    all_gather_single = _allgather_base
+    all_gather_single_coalesced = allgather_into_tensor_coalesced
+    reduce_scatter_single = _reduce_scatter_base
+    reduce_scatter_single_coalesced = reduce_scatter_tensor_coalesced
+    all_to_all_single = alltoall_base
 
     def send(self, tensors, peer, tag=0):
         (tensor,) = tensors
