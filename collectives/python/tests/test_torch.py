@@ -12,6 +12,8 @@ import torch.multiprocessing as mp
 
 import migshare.torch  # noqa: F401 - registers the backend
 
+#: Newer torch shows only its own half of a Python backend's works, which knows no end but that of `wait`.
+ENDS_ARE_SEEN = not hasattr(dist, "all_gather_single")
 torch.set_num_threads(1)  # forked children have not the threads that their parent made
 
 
@@ -80,7 +82,7 @@ def messages(rank, size):
             works = [call() for call in (calls if receive_first else reversed(calls))]
             for work in works if count == 4 else reversed(works):
                 work.wait()
-                assert work.is_completed()
+                assert work.is_completed() or not ENDS_ARE_SEEN
             results.append(got)
     got = [torch.zeros(1000), torch.zeros(7)]
     operations = [dist.P2POp(dist.irecv, place, peer) for place in got]
@@ -133,7 +135,8 @@ def not_in_gloo(rank, size):
     receive = dist.irecv(turned, 1 - rank)
     dist.isend(torch.full((1000, 3), rank + 4.0), 1 - rank).wait()
     receive.wait()
-    assert receive.is_completed() and receive.is_success() and (turned == 5.0 - rank).all()
+    assert (turned == 5.0 - rank).all()
+    assert not ENDS_ARE_SEEN or receive.is_completed() and receive.is_success()
     for refused, word in ((lambda: dist.all_reduce(torch.tensor([3.0]), op=dist.ReduceOp.BAND), "BAND"),
                           (lambda: dist.recv(torch.zeros(1)), "named")):  # fmt: skip
         try:

@@ -87,6 +87,15 @@ class _Message(Work):
         return True
 
 
+class _No:
+    """False, for torch's Python code which reads it as a property and for its C++ code which calls it."""
+
+    def __bool__(self):
+        return False
+
+    __call__ = __bool__
+
+
 def _flat(tensor):
     """The elements in one dimension; the tensor's own memory where that is possible."""
     return tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
@@ -155,6 +164,9 @@ def _open(store, rank, size, timeout):
 class ProcessGroupMigshare(_Base):
     """All operations of a process group on CPU tensors."""
 
+    #: Messages of a batch are started one by one. Torch 2.15 would look for its own property through this class again and again.
+    supports_coalescing = _No()
+
     def __init__(self, store, rank, size, timeout):
         super().__init__(rank, size)
         self._comm = _open(store, rank, size, timeout.total_seconds())
@@ -165,8 +177,7 @@ class ProcessGroupMigshare(_Base):
     def getBackendName(self):  # noqa: N802 - torch's name
         return "migshare"
 
-    def name(self):
-        return "migshare"
+    name = getBackendName
 
     def allreduce(self, tensors, opts=None):
         for tensor in tensors:
@@ -177,8 +188,7 @@ class ProcessGroupMigshare(_Base):
                 _reduction.all_reduce_sparse(self._comm, tensor, op)
         return _done(tensors)
 
-    def allreduce_coalesced(self, tensors, opts=None):
-        return self.allreduce(tensors, opts)
+    allreduce_coalesced = allreduce
 
     def broadcast(self, tensors, opts):
         for tensor in tensors:
