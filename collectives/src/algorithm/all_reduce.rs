@@ -171,13 +171,16 @@ impl<'a> Whole<'a> {
 
     /// Drains chunk `c` and fills the next one, which is as long or the last.
     fn next(&self, c: u64) {
-        let (start, _) = self.range(c);
+        let (start, all) = self.range(c);
         let (from, len) = if c + 1 < self.chunks { self.range(c + 1) } else { (start, 0) };
         let sources = [self.source(0, c, 0), self.source(1, c, 0)];
         let copy = (self.slots.of(self.op.rank(), c + 1), self.send.at(from));
         // SAFETY: as in `fill` and `drain`.
         unsafe { combine_beside(self.call, len, sources, self.recv.at(start), copy) };
-        self.drain_from(c, len);
+        // The last chunk always; its fence would stall each of the others.
+        if len < all {
+            self.drain_from(c, len);
+        }
     }
 }
 
