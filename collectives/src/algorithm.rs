@@ -6,7 +6,7 @@
 //! | up to [`flat_max`]      | everyone reduces everything        | staging, *board*      |
 //! | more                    | reduce-scatter + all-gather, chunks; two ranks: everyone everything, chunks | staging in chunks; *or one copy, whichever the source finds faster* |
 //! | all buffers in segment  | straight from and to user buffers  | as other buffers; *one copy* |
-//! | two ranks, all-gather and all-to-all | –                     | one copy from [`PULL_PAIR_MIN`] on |
+//! | two ranks, all-gather and all-to-all | –                     | one copy from [`PULL_PAIR_MIN`] on; all-gather from 8 MiB on by staging |
 //! | more ranks than cores   | as with a core for each            | one copy from [`PULL_MIN`] on |
 //!
 //! One copy is read from the segment, or by process_vm_readv where all ranks may.
@@ -19,6 +19,7 @@ pub(crate) mod combine;
 pub(crate) mod direct;
 pub(crate) mod lend;
 pub(crate) mod move_data;
+pub(crate) mod own;
 pub(crate) mod reduce;
 pub(crate) mod short;
 pub(crate) mod slots;
@@ -41,12 +42,14 @@ const PULL_PAIR_MIN: usize = 16 << 10;
 
 /// Whether the ranks of an all-gather or all-to-all read each other's memory by process_vm_readv instead of staging `bytes`.
 ///
-/// Between two ranks that saves each of them a pass, and both cores copy all the time. More ranks with a core each pin the
+/// Between two ranks that saves each of them a pass, and both cores copy all the time; only where all-gather reads a block once for
+/// its own target and for staging, past the caches, that is faster. More ranks with a core each pin the
 /// same pages at the same time. With more ranks than cores nothing happens at the same time, and each chunk would cost a
 /// turn of all ranks.
-pub(crate) fn pulls(core: &Core, bytes: usize) -> bool {
+pub(crate) fn pulls(core: &Core, kind: Kind, bytes: usize) -> bool {
     let least = match (core.charter.oversubscribed, core.size()) {
         (true, _) => PULL_MIN,
+        (false, 2) if kind == Kind::AllGather && bytes >= own::BYPASS_MIN => return false,
         (false, 2) => PULL_PAIR_MIN,
         (false, _) => return false,
     };
@@ -130,9 +133,10 @@ pub(crate) async fn run(core: &Core, call: Call, send: In, recv: Out) -> Result<
         _ if core.size() == 1 => {
             core.check_fault()?;
             // SAFETY: with one rank every collective is a copy of one block; the caller vouches for both.
-            unsafe { move_data::copy_own(recv.0, send.0, call.bytes()) };
+            unsafe { own::Own::new(recv.0, send.0, call.bytes()).copy() };
             Ok(())
         }
+        _ if short::serves(core, &call) => short::run(core, call, send, recv).await,
         Kind::Broadcast => move_data::broadcast(core, call, recv).await,
         Kind::Reduce => reduce::reduce(core, call, send, recv).await,
         Kind::ReduceScatter => reduce::reduce_scatter(core, call, send, recv).await,

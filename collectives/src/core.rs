@@ -2,7 +2,7 @@
 //!
 //! Every operation `k` owns the steps `base(k)+1 ..= base(k)+posts(k)`, and `base(k+1)` is the last of
 //! them; both follow from the arguments, so they are equal on all ranks. A rank posts steps in order in
-//! its own line `k % 8` and waits for steps of others.
+//! its own line `k % 32` and waits for steps of others.
 //!
 //! ```text
 //!   rank 0   post 1 ───── post 2 ───── …        ordinary life
@@ -15,11 +15,11 @@
 //! `k` after it has done all its reads of operation `k-1`. Three ([`Op::gate`]): a rank writes staging
 //! of parity `k % 2` only after it has seen all peers post in operation `k-1`; with two, all have finished
 //! reading operation `k-2`, the last user of that parity. Four ([`Op::window`]): it writes the payload of a
-//! line, or the line's place on the board, only after it has seen all peers post in operation `k-7`;
-//! all have finished reading operation `k-8`, the last user of that line. Five: before its first post of operation `k` it has
+//! line, or the line's place on the board, only after it has seen all peers post in operation `k-31`;
+//! all have finished reading operation `k-32`, the last user of that line. Five: before its first post of operation `k` it has
 //! passed a gate or a window, or reached a rank that has.
 //!
-//! So no rank is more than seven operations ahead of another, no word is older than sixteen, and the line of the operation that
+//! So no rank is more than 31 operations ahead of another, no word is older than 64, and the line of the operation that
 //! a rank is in shows nothing later: a step beyond its end, or another mark, is a rank that calls something else. Only the rank
 //! that is in an operation looks at its marks, because a window looks at lines that may have begun to change.
 
@@ -115,6 +115,8 @@ pub(crate) struct Core {
     heard: Vec<Cell<u64>>,
     /// The member of the wait that last found nothing.
     awaited: Cell<usize>,
+    /// Whether the current operation has looked for a post that was not there.
+    waited: Cell<bool>,
     /// Rings from and to each member.
     pairs: Vec<Pair>,
     /// What this rank found out about the ways of its data.
@@ -129,13 +131,14 @@ impl Core {
         let core = Self {
             codec: Codec::new(charter.key),
             current: Cell::default(),
-            history: Default::default(),
+            history: std::array::from_fn(|_| Cell::default()),
             posted: Cell::new(0),
             turns: Default::default(),
             seen: charter.members.iter().map(|_| Cell::new(0)).collect(),
             ticks: Cell::new(0),
             heard: charter.members.iter().map(|_| Cell::new(0)).collect(),
             awaited: Cell::new(charter.rank),
+            waited: Cell::new(false),
             pairs: charter.members.iter().map(|_| Pair::default()).collect(),
             trials: RefCell::default(),
             fault: RefCell::new(None),
@@ -236,6 +239,7 @@ impl Core {
         let span = Span { base: last.end, end: last.end + posts, mark, number: last.number + 1 };
         self.history[span.number as usize % HISTORY].set(span);
         self.current.set(span);
+        self.waited.set(false);
         Ok(Op { core: self, span })
     }
 
@@ -285,6 +289,7 @@ impl Core {
         let word = line.word();
         if Codec::step_of(word) < target {
             self.awaited.set(rank);
+            self.waited.set(true);
             return Ok(false);
         }
         let floor = seen.get().max(self.floor());

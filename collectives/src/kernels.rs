@@ -5,6 +5,7 @@
 //!   finish(dst)         dst[i] = dst[i] / ranks    for averages
 //!   copy / copy_streaming                          the latter bypasses the caches
 //!   stage / fetch                                  to and from memory that two cores use in turn
+//!   stage_and_stream                               to two places, read once
 //! ```
 //! One generic body per element type is compiled for SSE2 (every x86-64 has it), AVX2 and AVX-512 and
 //! vectorised by the compiler; `scalar` is the oracle of the tests. 16-bit floats are computed in f32
@@ -18,7 +19,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub use copy::{copy, copy_streaming, fetch, stage, stream, stream_fence};
+pub use copy::{copy, copy_streaming, fetch, stage, stage_and_stream, stream, stream_fence};
 
 use crate::datatype::{DataType, ReduceOp};
 

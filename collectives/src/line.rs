@@ -58,6 +58,12 @@ impl Line {
         prefetch(std::ptr::from_ref(self).cast());
     }
 
+    /// Asks for the line, which the caller will write.
+    #[inline]
+    pub fn prefetch_to_write(&self) {
+        prefetch_to_write(std::ptr::from_ref(self).cast());
+    }
+
     /// Stores `bytes` (at most [`INLINE_BYTES`]) as payload. Only the owner may call it.
     #[inline]
     pub fn put(&self, bytes: &[u8]) {
@@ -77,6 +83,21 @@ impl Line {
             part.copy_from_slice(&raw[..len]);
         }
     }
+}
+
+/// Asks for the cache line at `at` as its next writer; any address is allowed.
+///
+/// Stores become visible one after the other. A line that another core has read costs the way there and back first, and a rank
+/// that only posts would wait for each of them in turn.
+#[inline]
+pub(crate) fn prefetch_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, and processors that do not know this one do nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Asks for the cache line at `at`; any address is allowed.

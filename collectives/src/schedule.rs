@@ -80,7 +80,8 @@ pub async fn meet(op: &impl Steps) -> Result<()> {
     op.reach_all(1).await
 }
 
-/// Every rank writes its chunk `c` to staging, then reads chunk `c` of all. Takes `chunks` posts.
+/// Every rank writes its chunk `c` to staging, then reads chunk `c` of all. Takes `chunks` posts. `meanwhile` is the part of
+/// the work on a chunk for which nobody waits.
 ///
 /// A slot is filled again four chunks later: to have come to that point, this rank has seen all peers
 /// post three chunks later, which each did after its drain of the slot. Two ranks fill each other's slots two
@@ -89,10 +90,11 @@ pub async fn exchange(
     op: &impl Steps,
     chunks: u64,
     fill: impl FnMut(u64),
+    meanwhile: impl FnMut(u64),
     drain: impl FnMut(u64),
 ) -> Result<()> {
     op.gate().await?;
-    exchange_after(op, 0, chunks, fill, drain).await
+    exchange_after(op, 0, chunks, fill, meanwhile, drain).await
 }
 
 /// The same by a caller that has passed the gate and starts to count after step `first`.
@@ -101,12 +103,14 @@ pub async fn exchange_after(
     first: u64,
     chunks: u64,
     mut fill: impl FnMut(u64),
+    mut meanwhile: impl FnMut(u64),
     mut drain: impl FnMut(u64),
 ) -> Result<()> {
     for c in 0..=chunks {
         if c < chunks {
             fill(c);
             op.post(first + c + 1);
+            meanwhile(c);
         }
         if c > 0 {
             op.reach_all(first + c).await?;
@@ -169,12 +173,14 @@ pub async fn short_in(op: &impl Steps, root: usize, fill: impl FnOnce(), drain: 
     Ok(())
 }
 
-/// The root writes chunks, everybody else reads them. Takes `chunks + 1` posts.
+/// The root writes chunks, everybody else reads them. Takes `chunks + 1` posts. `meanwhile` is the part of the root's work on
+/// a chunk for which nobody waits.
 pub async fn fan_out(
     op: &impl Steps,
     root: usize,
     chunks: u64,
     mut fill: impl FnMut(u64),
+    mut meanwhile: impl FnMut(u64),
     mut drain: impl FnMut(u64),
 ) -> Result<()> {
     if op.rank() == root {
@@ -187,6 +193,7 @@ pub async fn fan_out(
             }
             fill(c);
             op.post(c + 1);
+            meanwhile(c);
         } else {
             op.reach(root, c + 1).await?;
             drain(c);
@@ -224,9 +231,15 @@ pub async fn fan_in(
 }
 
 /// The part of a source in [`fan_out`] or [`fan_in`] that lends its data instead of writing chunks: it says so with the payload of
-/// its post, and has them back when the readers have posted their last step. A reader copies them when it has reached step 1.
-pub async fn lend(op: &impl Steps, chunks: u64, readers: impl Iterator<Item = usize>) -> Result<()> {
+/// its post, does something `meanwhile`, and has them back when the readers have posted their last step. A reader copies them when it has reached step 1.
+pub async fn lend(
+    op: &impl Steps,
+    chunks: u64,
+    meanwhile: impl FnOnce(),
+    readers: impl Iterator<Item = usize>,
+) -> Result<()> {
     op.post(chunks);
+    meanwhile();
     for rank in readers {
         op.reach(rank, chunks + 1).await?;
     }

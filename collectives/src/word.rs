@@ -7,7 +7,7 @@
 //!  └──────────────────────────────┴────────────┴────────────┘
 //! ```
 //! `check` is a keyed hash of the step, `signature` a hash of the operation. A random word passes for
-//! a plausible step with a chance of about 2^-28; this finds damage and stray writes, it is not a
+//! a plausible step with a chance of about 2^-26; this finds damage and stray writes, it is not a
 //! defence against a rank that computes the hash. The top steps mean "poisoned".
 
 use crate::error::{POISON_CAUSES, Status};
@@ -18,7 +18,7 @@ const FIELD: u64 = 0x3ff;
 /// The largest step an operation may use; those above are reserved for poison.
 pub const STEP_MAX: u64 = (1 << (64 - STEP_SHIFT)) - 1 - POISON_CAUSES.len() as u64;
 /// No correct rank is further ahead of another than this many steps.
-pub(crate) const WINDOW: u64 = 1 << 26;
+pub(crate) const WINDOW: u64 = 1 << 28;
 
 /// What a word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -202,7 +202,7 @@ fn payload_of_a_line_is_the_one_of_the_step_that_was_reached() {
 fn run_exchange<const CHUNKS: u64>(op: &ModelOp<'_>) {
     let fill = |c| op.write(c, 0, op.value(op.rank, c));
     let drain = |c| assert_eq!(op.read(1 - op.rank, c, 0), op.value(1 - op.rank, c));
-    block_on(exchange(op, CHUNKS, fill, drain)).unwrap();
+    block_on(exchange(op, CHUNKS, fill, |_| (), drain)).unwrap();
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn run_swapping<const CHUNKS: u64>(op: &ModelOp<'_>, in_one_pass: bool) {
             op.gate().await.unwrap();
             succession(op, 0, CHUNKS, fill, next).await.unwrap();
         } else {
-            exchange(op, CHUNKS, fill, drain).await.unwrap();
+            exchange(op, CHUNKS, fill, |_| (), drain).await.unwrap();
         }
     });
 }
@@ -275,7 +275,7 @@ fn run_fan_out<const CHUNKS: u64>(op: &ModelOp<'_>) {
 fn run_fan_out_of<const CHUNKS: u64>(op: &ModelOp<'_>, root: usize) {
     let fill = |c| op.write(c, 0, op.value(root, c));
     let drain = |c| assert_eq!(op.read(root, c, 0), op.value(root, c));
-    block_on(fan_out(op, root, CHUNKS, fill, drain)).unwrap();
+    block_on(fan_out(op, root, CHUNKS, fill, |_| (), drain)).unwrap();
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn run_lending_out<const CHUNKS: u64>(op: &ModelOp<'_>) {
             // SAFETY: loom checks that no other access is concurrent.
             own.with_mut(|cell| unsafe { *cell = op.value(root, 0) });
             op.gate().await.unwrap();
-            lend(op, CHUNKS, op.peers()).await.unwrap();
+            lend(op, CHUNKS, || (), op.peers()).await.unwrap();
         } else {
             op.reach(root, 1).await.unwrap();
             // SAFETY: as above.
@@ -346,7 +346,7 @@ fn run_lending_in<const CHUNKS: u64>(op: &ModelOp<'_>) {
             // SAFETY: as above.
             source.with_mut(|cell| unsafe { *cell = op.value(op.rank, 0) });
             op.gate().await.unwrap();
-            lend(op, CHUNKS, std::iter::once(root)).await.unwrap();
+            lend(op, CHUNKS, || (), std::iter::once(root)).await.unwrap();
         }
     });
 }

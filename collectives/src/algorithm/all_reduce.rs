@@ -1,7 +1,7 @@
 //! All-reduce by size.
 
 use crate::algorithm::combine::{STREAMING_MIN, combine_beside, combine_both, combine_into};
-use crate::algorithm::move_data::copy_own;
+use crate::algorithm::own::Own;
 use crate::algorithm::reduce::chunk_range;
 use crate::algorithm::short::with_payloads;
 use crate::algorithm::slots::Slots;
@@ -29,7 +29,7 @@ pub(crate) async fn all_reduce(core: &Core, call: Call, send: In, recv: Out) -> 
     if core.size() == 1 {
         core.check_fault()?;
         // SAFETY: both are valid for the call's bytes and are equal or do not overlap.
-        unsafe { copy_own(recv.0, send.0, bytes) };
+        unsafe { Own::new(recv.0, send.0, bytes).copy() };
         return Ok(());
     }
     if bytes <= INLINE_BYTES {
@@ -134,7 +134,7 @@ impl<'a> Whole<'a> {
         if self.streaming && self.call.op != ReduceOp::Average {
             succession(self.op, first, self.chunks, fill, |c| self.next(c)).await
         } else {
-            exchange_after(self.op, first, self.chunks, fill, |c| self.drain(c)).await
+            exchange_after(self.op, first, self.chunks, fill, |_| (), |c| self.drain(c)).await
         }
     }
 

@@ -2,54 +2,41 @@
 
 use crate::algorithm::combine::STREAMING_MIN;
 use crate::algorithm::lend::{Offer, is_lent, publish, read_from};
+use crate::algorithm::own::Own;
 use crate::algorithm::reduce::{chunk_range, cut};
 use crate::algorithm::slots::Slots;
 use crate::algorithm::trials::Way;
-use crate::algorithm::{Call, In, Out, pulls, short};
+use crate::algorithm::{Call, In, Out, pulls};
 use crate::core::Core;
 use crate::error::Result;
-use crate::kernels::{copy, copy_streaming, fetch, stage};
+use crate::kernels::{copy_streaming, fetch, stage, stream};
 use crate::schedule::{Steps, exchange, fan_in, fan_out, lend, slot_offset};
-
-/// Copies unless source and target are the same place (an in-place call).
-///
-/// # Safety
-/// As [`copy`], but the two may be equal.
-pub(crate) unsafe fn copy_own(to: *mut u8, from: *const u8, len: usize) {
-    if !std::ptr::eq(to, from) {
-        // SAFETY: passed on.
-        unsafe { copy(to, from, len) }
-    }
-}
 
 /// Copies what `root` has in `buffer` to everybody's `buffer`.
 pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()> {
-    if short::fits(core, call.bytes()) {
-        return short::broadcast(core, call, buffer).await;
-    }
-    spread(core, call, 1, In(buffer.0), buffer).await
+    spread(core, call, 1, In(buffer.0), buffer, None).await
 }
 
 /// Hands block `rank` of the root's buffer to each rank.
 pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
-    if me == call.root {
-        // SAFETY: the root's source holds a block per rank.
-        unsafe { copy_own(recv.0, send.at(me * bytes), bytes) };
-    }
-    if short::fits(core, bytes * ranks) {
-        return short::scatter(core, call, send, recv).await;
-    }
-    spread(core, call, ranks, send, recv).await
+    let own = (me == call.root).then(|| Own::new(recv.0, send.at(me * bytes), bytes));
+    spread(core, call, ranks, send, recv, own).await
 }
 
-/// The root's data to everybody: one block for all, or one of `blocks` for each rank.
-async fn spread(core: &Core, call: Call, blocks: usize, send: In, recv: Out) -> Result<()> {
+/// The root's data to everybody: one block for all, or one of `blocks` for each rank. The root copies its `own` block while the
+/// others take theirs.
+async fn spread(core: &Core, call: Call, blocks: usize, send: In, recv: Out, own: Option<Own>) -> Result<()> {
     let (bytes, me, root) = (call.bytes(), core.rank(), call.root);
     let (chunk, chunks) = cut(core, bytes, blocks);
     let op = call.begin(core, chunks + 1)?;
     let block = |rank: usize| rank % blocks;
     let slot = |c, rank| op.staging(root).wrapping_add(slot_offset(c, chunk * blocks) + block(rank) * chunk);
+    let copy_own = |c| {
+        let (start, len) = chunk_range(c, chunk, bytes);
+        // SAFETY: the root's source holds a block per rank.
+        own.iter().for_each(|own| unsafe { own.copy_part(start, len) });
+    };
     let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers().take(blocks) {
@@ -61,9 +48,10 @@ async fn spread(core: &Core, call: Call, blocks: usize, send: In, recv: Out) -> 
         op.gate().await?;
         let offer = Offer::publish(&op, &call, send, bytes * blocks)?;
         match offer.way {
-            Way::Lent => lend(&op, chunks, op.peers()).await?,
-            Way::Staged => fan_out(&op, root, chunks, fill, |_| ()).await?,
+            Way::Lent => lend(&op, chunks, || (0..chunks).for_each(copy_own), op.peers()).await?,
+            Way::Staged => fan_out(&op, root, chunks, fill, copy_own, |_| ()).await?,
         }
+        own.iter().for_each(|own| own.finish());
         if offer.waits() {
             op.reach_all(chunks + 1).await?;
         }
@@ -81,7 +69,7 @@ async fn spread(core: &Core, call: Call, blocks: usize, send: In, recv: Out) -> 
         let (start, len) = chunk_range(c, chunk, bytes);
         store_for(bytes)(recv.at(start), slot(c, me), len);
     };
-    fan_out(&op, root, chunks, |_| (), drain).await
+    fan_out(&op, root, chunks, |_| (), |_| (), drain).await
 }
 
 /// Collects one block of each rank at the root, in rank order.
@@ -89,10 +77,7 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
     let (bytes, me, root) = (call.bytes(), core.rank(), call.root);
     if me == root {
         // SAFETY: the root's target holds a block per rank.
-        unsafe { copy_own(recv.at(me * bytes), send.0, bytes) };
-    }
-    if short::fits(core, bytes) {
-        return short::gather(core, call, send, recv).await;
+        unsafe { Own::new(recv.at(me * bytes), send.0, bytes).copy() };
     }
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks + 1)?;
@@ -106,7 +91,7 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
         op.gate().await?;
         let offer = Offer::publish(&op, &call, send, bytes)?;
         match offer.way {
-            Way::Lent => lend(&op, chunks, std::iter::once(root)).await?,
+            Way::Lent => lend(&op, chunks, || (), std::iter::once(root)).await?,
             Way::Staged => fan_in(&op, root, chunks, fill, |_| ()).await?,
         }
         if offer.waits() {
@@ -138,12 +123,10 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
 /// Collects one block of each rank on all ranks, in rank order.
 pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
-    // SAFETY: the target holds a block per rank.
-    let own = || unsafe { copy_own(recv.at(me * bytes), send.0, bytes) };
-    if pulls(core, bytes) {
+    let own = Own::new(recv.at(me * bytes), send.0, bytes);
+    if pulls(core, call.kind, bytes) {
         return pull(core, call, (send, bytes), 0, recv, own).await;
     }
-    own();
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks)?;
     let slots = Slots::new(&op, chunk, chunks);
@@ -151,34 +134,39 @@ pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> 
     // SAFETY: the schedule gives the slots to their owners, then to the readers; buffers hold the ranges.
     let fill = |c| unsafe {
         let (start, len) = chunk_range(c, chunk, bytes);
-        stage(slot(c, me), send.at(start), len);
+        own.stage_part(slot(c, me), start, len);
+    };
+    // SAFETY: the target holds a block per rank.
+    let meanwhile = |c| unsafe {
+        let (start, len) = chunk_range(c, chunk, bytes);
+        own.copy_rest_of_part(start, len);
     };
     let drain = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {
             // SAFETY: as above.
-            unsafe { store_for(bytes)(recv.at(rank * bytes + start), slot(c, rank), len) };
+            unsafe { drain_for(bytes)(recv.at(rank * bytes + start), slot(c, rank), len) };
         }
     };
-    exchange(&op, chunks, fill, drain).await
+    exchange(&op, chunks, fill, meanwhile, drain).await?;
+    own.finish();
+    Ok(())
 }
 
 /// Sends block `i` of each rank to rank `i`; blocks arrive in rank order.
 pub(crate) async fn all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
-    // SAFETY: both hold a block per rank.
-    let own = || unsafe { copy_own(recv.at(me * bytes), send.at(me * bytes), bytes) };
+    let own = Own::new(recv.at(me * bytes), send.at(me * bytes), bytes);
     // All ranks must agree on being in place: as the "root" it is part of the signature.
     let in_place = std::ptr::eq(send.0, recv.0);
     let call = Call { root: usize::from(in_place), ..call };
-    if pulls(core, bytes) && !in_place {
+    if pulls(core, call.kind, bytes) && !in_place {
         return pull(core, call, (send, bytes * core.size()), me * bytes, recv, own).await;
     }
-    own();
-    staged_all_to_all(core, call, send, recv).await
+    staged_all_to_all(core, call, send, recv, own).await
 }
 
-async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out, own: Own) -> Result<()> {
     let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
     let (chunk, chunks) = cut(core, bytes, ranks);
     let op = call.begin(core, chunks)?;
@@ -195,10 +183,22 @@ async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out) -> Resu
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {
             // SAFETY: as above.
-            unsafe { store_for(bytes)(recv.at(rank * bytes + start), slot(c, rank, me), len) };
+            unsafe { drain_for(bytes)(recv.at(rank * bytes + start), slot(c, rank, me), len) };
         }
     };
-    exchange(&op, chunks, fill, drain).await
+    // SAFETY: both buffers hold a block per rank.
+    let meanwhile = |c| unsafe {
+        let (start, len) = chunk_range(c, chunk, bytes);
+        own.copy_part(start, len);
+    };
+    exchange(&op, chunks, fill, meanwhile, drain).await?;
+    own.finish();
+    Ok(())
+}
+
+/// Copies one of several parts of `bytes`; after the last one, a fence is due where they are many.
+fn drain_for(bytes: usize) -> unsafe fn(*mut u8, *const u8, usize) {
+    if bytes >= STREAMING_MIN { stream } else { fetch }
 }
 
 pub(crate) fn store_for(bytes: usize) -> unsafe fn(*mut u8, *const u8, usize) {
@@ -214,14 +214,15 @@ async fn pull(
     (source, length): (In, usize),
     offset: usize,
     recv: Out,
-    own: impl FnOnce(),
+    own: Own,
 ) -> Result<()> {
     let bytes = call.bytes();
     let op = call.begin(core, 2)?;
     op.gate().await?;
     publish(&op, source, length)?;
     op.post(1);
-    own();
+    // SAFETY: source and target hold this rank's block.
+    unsafe { own.copy() };
     for rank in op.peers() {
         op.reach(rank, 1).await?;
         read_from(&op, rank, offset, Out(recv.at(rank * bytes)), bytes)?;

@@ -2,7 +2,7 @@
 
 use crate::algorithm::combine::{STREAMING_MIN, combine_into};
 use crate::algorithm::slots::Slots;
-use crate::algorithm::{Call, In, Out, short};
+use crate::algorithm::{Call, In, Out};
 use crate::core::Core;
 use crate::error::Result;
 use crate::kernels::stage;
@@ -29,9 +29,6 @@ pub(crate) fn chunk_range(c: u64, chunk: usize, bytes: usize) -> (usize, usize) 
 /// Combines all ranks' elements at the root; `recv` counts there only.
 pub(crate) async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
-    if short::fits(core, bytes) {
-        return short::reduce(core, call, send, recv).await;
-    }
     let (chunk, chunks) = cut(core, bytes, 1);
     let op = call.begin(core, chunks + 1)?;
     let fill = |c| {
@@ -70,5 +67,5 @@ pub(crate) async fn reduce_scatter(core: &Core, call: Call, send: In, recv: Out)
         // SAFETY: the peers' slots are readable by the schedule; the target holds the range.
         unsafe { combine_into(&call, ranks, len, source, recv.at(start), bytes >= STREAMING_MIN) }
     };
-    exchange(&op, chunks, fill, drain).await
+    exchange(&op, chunks, fill, |_| (), drain).await
 }

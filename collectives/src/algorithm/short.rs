@@ -1,11 +1,12 @@
-//! Rooted collectives of few bytes: one post each, and up to eight of them on the way at once.
+//! Rooted collectives of few bytes: one post each, and up to [`LINES`](crate::segment::layout::LINES) of them on the way at once.
 //!
 //! Bytes travel in the control line or, when it is too short, in the line's place on the board.
 
 use std::mem::MaybeUninit;
 
 use crate::algorithm::combine::combine_into;
-use crate::algorithm::{Call, In, Out};
+use crate::algorithm::own::Own;
+use crate::algorithm::{Call, In, Kind, Out};
 use crate::core::{Core, Op};
 use crate::error::Result;
 use crate::kernels::{copy, stage};
@@ -16,9 +17,26 @@ use crate::segment::layout::MAX_RANKS;
 /// From here on, chunks on their way through the caches are faster than a copy in and a copy out in turn.
 const SHORT_MAX: usize = 8 << 10;
 
-/// Whether one rank's `bytes` may go this way.
-pub(crate) fn fits(core: &Core, bytes: usize) -> bool {
-    bytes <= SHORT_MAX.min(core.place_bytes())
+/// Whether a call goes this way.
+#[inline]
+pub(crate) fn serves(core: &Core, call: &Call) -> bool {
+    let bytes = match call.kind {
+        Kind::Broadcast | Kind::Reduce | Kind::Gather => call.bytes(),
+        Kind::Scatter => call.bytes() * core.size(),
+        _ => return false,
+    };
+    core.size() > 1 && bytes <= SHORT_MAX.min(core.place_bytes())
+}
+
+/// Runs a call that [`serves`].
+#[inline]
+pub(crate) async fn run(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+    match call.kind {
+        Kind::Broadcast => broadcast(core, call, recv).await,
+        Kind::Scatter => scatter(core, call, send, recv).await,
+        Kind::Gather => gather(core, call, send, recv).await,
+        _ => reduce(core, call, send, recv).await,
+    }
 }
 
 /// How many of `bytes` do not travel in the line.
@@ -29,9 +47,10 @@ fn on_board(bytes: usize) -> usize {
 /// Puts `bytes` where the others find them.
 ///
 /// # Safety
-/// `from` is readable for `bytes`, which [`fits`]; the line is ours by the schedule.
+/// `from` is readable for `bytes`, which fit; the line is ours by the schedule.
 #[inline]
 unsafe fn put(op: &Op<'_>, from: *const u8, bytes: usize) {
+    op.claim_ahead(on_board(bytes));
     // SAFETY: as promised.
     unsafe {
         if bytes <= INLINE_BYTES {
@@ -73,7 +92,8 @@ pub(crate) fn with_payloads(op: &Op<'_>, bytes: usize, work: impl FnOnce(&dyn Fn
     work(&|rank| payload[rank].as_ptr().cast());
 }
 
-pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()> {
+#[inline]
+async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()> {
     let (bytes, root) = (call.bytes(), call.root);
     let op = call.begin(core, 1)?;
     // SAFETY: the buffer holds the call's bytes; the schedule orders the rest.
@@ -87,7 +107,8 @@ pub(crate) async fn broadcast(core: &Core, call: Call, buffer: Out) -> Result<()
 }
 
 /// The root puts the blocks of all ranks.
-pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+#[inline]
+async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me, root) = (call.bytes(), core.rank(), call.root);
     let all = bytes * core.size();
     let op = call.begin(core, 1)?;
@@ -98,12 +119,22 @@ pub(crate) async fn scatter(core: &Core, call: Call, send: In, recv: Out) -> Res
         unsafe { take(&op, root, all, me * bytes, recv.0, bytes) };
         op.look_ahead(root, on_board(all));
     };
-    short_out(&op, root, fill, drain).await
+    short_out(&op, root, fill, drain).await?;
+    if me == root {
+        // SAFETY: the root's source holds a block per rank, its target one.
+        unsafe { Own::new(recv.0, send.at(me * bytes), bytes).copy() };
+    }
+    Ok(())
 }
 
-pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
-    let bytes = call.bytes();
+#[inline]
+async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+    let (bytes, me) = (call.bytes(), core.rank());
     let op = call.begin(core, 1)?;
+    if me == call.root {
+        // SAFETY: the root's target holds a block per rank.
+        unsafe { Own::new(recv.at(me * bytes), send.0, bytes).copy() };
+    }
     // SAFETY: the source holds a block; the schedule orders the rest.
     let fill = || unsafe { put(&op, send.0, bytes) };
     let drain = || {
@@ -116,7 +147,8 @@ pub(crate) async fn gather(core: &Core, call: Call, send: In, recv: Out) -> Resu
     short_in(&op, call.root, fill, drain).await
 }
 
-pub(crate) async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
+#[inline]
+async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me) = (call.bytes(), core.rank());
     let op = call.begin(core, 1)?;
     // SAFETY: the source holds the call's bytes; the schedule orders the rest.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Comm;
-use crate::algorithm::{self, Call, In, Kind, Out};
+use crate::algorithm::{self, Call, In, Kind, Out, short};
 use crate::datatype::{DataType, ReduceOp};
 use crate::error::{Error, Result};
 use crate::request::{Lane, Request};
@@ -172,8 +172,12 @@ impl Comm {
             let request = unsafe { self.start(collective) }?;
             return self.wait(request).map(|_| ());
         }
-        let (send, recv) = (In(collective.send), Out(collective.recv));
-        self.engine.block_on(&self.core, algorithm::run(&self.core, collective.call, send, recv)).map(|_| ())
+        let (call, send, recv) = (collective.call, In(collective.send), Out(collective.recv));
+        if short::serves(&self.core, &call) {
+            // Polled by itself: the state of all other collectives would take longer to set up than this does altogether.
+            return self.engine.block_on(&self.core, short::run(&self.core, call, send, recv));
+        }
+        self.engine.block_on(&self.core, algorithm::run(&self.core, call, send, recv)).map(|_| ())
     }
 
     /// Starts a collective on raw buffers; it proceeds during [`Comm::test`], [`Comm::wait`] and blocking calls.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::{Core, Span};
 use crate::error::{Error, Result};
-use crate::line::{Line, prefetch};
+use crate::line::{Line, prefetch, prefetch_to_write};
 use crate::schedule::Steps;
 use crate::segment::layout::LINES;
 
@@ -85,17 +85,38 @@ impl<'a> Op<'a> {
     }
 }
 
+/// Operations of few bytes ahead of the current one whose lines are asked for.
+const AHEAD: usize = 3;
+
 impl Op<'_> {
-    /// Asks for what `rank` writes in the next operations, if they are like this one, with `bytes` on the board: a rank that
-    /// only writes is ahead of its readers, who would otherwise wait for each of its lines in turn.
+    /// Asks for what `rank` writes in a later operation, if it is like this one, with `bytes` on the board: a rank that
+    /// only writes is ahead of its readers, who would otherwise wait for each of its lines in turn. Where it is not ahead,
+    /// as this rank had to wait for it, the lines are left to the writer.
     #[inline]
     pub(crate) fn look_ahead(&self, rank: usize, bytes: usize) {
-        for ahead in 1..=2 {
-            self.core.line(rank, (self.span.line() + ahead) % LINES).prefetch();
+        if self.core.waited.get() {
+            return;
         }
-        let place = self.core.place(rank, (self.span.line() + 1) % LINES);
+        let line = (self.span.line() + AHEAD) % LINES;
+        self.core.line(rank, line).prefetch();
+        let place = self.core.place(rank, line);
         for at in (0..bytes.min(LOOK_AHEAD_MAX)).step_by(64) {
             prefetch(place.wrapping_add(at));
+        }
+    }
+
+    /// Asks for what this rank itself writes in a later operation, likewise, if it is known that nobody looks at it any more.
+    #[inline]
+    pub(crate) fn claim_ahead(&self, bytes: usize) {
+        let Some(span) = self.core.earlier(LINES - 1 - AHEAD) else { return };
+        if !self.peers().all(|rank| self.core.has_seen(rank, span.base + 1)) {
+            return;
+        }
+        let line = (self.span.line() + AHEAD) % LINES;
+        self.core.line(self.rank(), line).prefetch_to_write();
+        let place = self.core.place(self.rank(), line);
+        for at in (0..bytes.min(LOOK_AHEAD_MAX)).step_by(64) {
+            prefetch_to_write(place.wrapping_add(at));
         }
     }
 }
@@ -137,8 +158,12 @@ impl<'a> Steps for Op<'a> {
     async fn window(&self) -> Result<()> {
         let Some(span) = self.core.earlier(LINES - 1) else { return Ok(()) };
         for rank in self.peers() {
-            // A look at a newer line first: if the peer is there, the next windows are open, too.
-            let newer = self.core.earlier(LINES / 2).filter(|_| !self.core.has_seen(rank, span.base + 1));
+            // A look at a newer line in time: if the peer is there, the next windows are open, too.
+            let soon = self
+                .core
+                .earlier(LINES - 1 - AHEAD)
+                .is_some_and(|span| !self.core.has_seen(rank, span.base + 1));
+            let newer = self.core.earlier(LINES / 2).filter(|_| soon);
             if let Some(newer) = newer {
                 self.core.has_posted(rank, newer, newer.base + 1)?;
             }

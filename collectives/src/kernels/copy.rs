@@ -64,6 +64,44 @@ unsafe fn stage_avx512(to: *mut u8, from: *const u8, len: usize) {
     unsafe { copy(to.add(whole), from.add(whole), len - whole) }
 }
 
+/// Copy to two places with one read of the source: [`stage`] to the first, [`stream`] to the second.
+///
+/// # Safety
+/// As [`copy`] for both, which do not overlap.
+pub unsafe fn stage_and_stream(to: [*mut u8; 2], from: *const u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") && to.iter().all(|at| at.align_offset(LINE) == 0) {
+        // SAFETY: the feature is there, and so is the alignment; the rest is passed on.
+        return unsafe { stage_and_stream_avx512(to, from, len) };
+    }
+    // SAFETY: passed on.
+    unsafe {
+        stage(to[0], from, len);
+        stream(to[1], from, len);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn stage_and_stream_avx512([place, target]: [*mut u8; 2], from: *const u8, len: usize) {
+    use std::arch::x86_64::{_mm512_loadu_si512, _mm512_store_si512, _mm512_stream_si512};
+    let whole = len & !(LINE - 1);
+    for number in 0..whole / LINE {
+        let at = abreast(number, whole);
+        // SAFETY: `at + 64 <= len`; both targets are aligned to 64.
+        unsafe {
+            let line = _mm512_loadu_si512(from.add(at).cast());
+            _mm512_store_si512(place.add(at).cast(), line);
+            _mm512_stream_si512(target.add(at).cast(), line);
+        }
+    }
+    // SAFETY: the rest of the range.
+    unsafe {
+        copy(place.add(whole), from.add(whole), len - whole);
+        copy(target.add(whole), from.add(whole), len - whole);
+    }
+}
+
 /// Copy of what another core has just written.
 ///
 /// # Safety

@@ -146,6 +146,21 @@ proptest! {
         prop_assert_eq!(&out[shift..shift + bytes.len()], &bytes[..]);
         prop_assert!(out[..shift].iter().chain(&out[shift + bytes.len()..]).all(|b| *b == 0));
     }
+
+    #[test]
+    fn one_read_fills_two_places(bytes in prop::collection::vec(any::<u8>(), 0..70_000), shift in 0_usize..3) {
+        let shift = shift * 32; // aligned to a line, and not
+        let mut out = [vec![0_u8; bytes.len() + 192], vec![0_u8; bytes.len() + 192]];
+        let from = out.each_ref().map(|place| place.as_ptr().align_offset(64) + shift);
+        let to = [out[0].as_mut_ptr().wrapping_add(from[0]), out[1].as_mut_ptr().wrapping_add(from[1])];
+        // SAFETY: both targets have room behind the shift.
+        unsafe { stage_and_stream(to, bytes.as_ptr(), bytes.len()) };
+        stream_fence();
+        for (place, from) in out.iter().zip(from) {
+            prop_assert_eq!(&place[from..from + bytes.len()], &bytes[..]);
+            prop_assert!(place[..from].iter().chain(&place[from + bytes.len()..]).all(|b| *b == 0));
+        }
+    }
 }
 
 #[test]

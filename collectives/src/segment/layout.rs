@@ -5,7 +5,7 @@
 //!  0            ┌──────────────────────────────────────────────────────────────┐
 //!               │ member records   N x 1 KiB    writer: the rank               │  join only
 //!  control      ├──────────────────────────────────────────────────────────────┤
-//!               │ slot 0 │ rank 0 │ 8 lines of 128 B, op k uses line k % 8     │  writer: the rank
+//!               │ slot 0 │ rank 0 │ 32 lines of 128 B, op k uses line k % 32   │  writer: the rank
 //!               │        │ rank 1 │ …                                          │
 //!               │ slot 1 … slot 7                                              │
 //!  ring control ├──────────────────────────────────────────────────────────────┤
@@ -37,7 +37,7 @@ pub(crate) const MEMBER_BYTES: usize = 1024;
 const _: () = assert!(size_of::<Record>() <= MEMBER_BYTES);
 pub(crate) const LINE_STRIDE: usize = 128;
 /// Lines of a rank, used in turn by the operations: so many small ones may be under way at once.
-pub(crate) const LINES: usize = 8;
+pub const LINES: usize = 32;
 const PAGE: usize = 4096;
 const RING_MAX: usize = 256 << 10;
 const RING_MIN: usize = 4 << 10;

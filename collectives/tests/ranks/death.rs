@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use migshare_collectives::error::Status;
+use migshare_collectives::segment::layout::LINES;
 use migshare_collectives::{Comm, Error, ReduceOp, Segment};
 
 use crate::launch::{Launch, Running, say_ready};
@@ -237,7 +238,7 @@ fn a_damaged_word_of_a_peer_in_use_is_found_corrupt() {
     let line = |index: usize| layout.line(0, 1, index) as u64 / 8;
     while running.children[0].try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline);
-        (0..8).for_each(|index| control.write(line(index), 0x7fff_1234_5678_9abc));
+        (0..LINES).for_each(|index| control.write(line(index), 0x7fff_1234_5678_9abc));
         std::thread::yield_now();
     }
     expect(&mut running, RANKS, &faults(&[Status::Corrupt]));
