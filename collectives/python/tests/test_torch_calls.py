@@ -251,7 +251,9 @@ class Calls(unittest.TestCase):
                     self.assertNotIsInstance(found, str, found)
                     self.assertEqual(len(theirs), len(found))
                     for a, b in zip(theirs, found):
-                        self.assertTrue(a.dtype == b.dtype and self.equal(a, b), (a, b))
+                        # A quotient may be a product with the inverse there.
+                        same = torch.allclose if "AVG" in key and not a.dtype == torch.bool else self.equal
+                        self.assertTrue(a.dtype == b.dtype and same(a, b), (a, b))
         self.assertGreater(had, 100)
 
     @staticmethod
