@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, HashMap};
 pub use disk::{Directory, Disk, Segment};
 pub use extents::Place;
 pub use file::{DirtyFile, Piece, Plan};
-pub use journal::JournalError;
+pub use journal::{JournalError, is_outdated};
 pub use ledger::Ledger;
 pub use record::{At, Base, Change, FileId, LARGEST, Meta, Origin};
 

@@ -52,6 +52,16 @@ pub enum JournalError {
     },
 }
 
+/// A segment went after its number was taken down: its bytes have reached the backend, were written anew, or moved.
+#[derive(Debug, Error)]
+#[error("segment {0} of the journal of dirty data is gone")]
+struct SegmentGone(u64);
+
+/// Whether a read failed only because what was known of the state is old.
+pub fn is_outdated(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SegmentGone>())
+}
+
 /// See the module.
 pub(super) struct Journal<D: Disk> {
     pub(super) disk: Arc<D>,
@@ -269,8 +279,7 @@ impl<D: Disk> Journal<D> {
     }
 
     pub(super) fn segment(&self, number: u64) -> io::Result<&Arc<D::Segment>> {
-        let missing = || io::Error::other(format!("segment {number} of the journal of dirty data is gone"));
-        self.segments.get(&number).ok_or_else(missing)
+        self.segments.get(&number).ok_or_else(|| io::Error::other(SegmentGone(number)))
     }
 
     /// Whether a record of `len` bytes needs a new segment.

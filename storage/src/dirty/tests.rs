@@ -572,6 +572,39 @@ fn a_cut_in_the_middle_of_a_flush_does_not_repeat_an_earlier_one() {
     }
 }
 
+/// A plan whose bytes were written anew, and whose segment went with another file's flush, is told from a device that fails.
+#[test]
+fn a_plan_that_the_journal_has_overtaken_is_outdated_and_the_next_one_is_not() {
+    let ledger = Ledger::open(Lossy::default(), LEAST).unwrap();
+    let write = |bytes: &[u8]| {
+        let begin = || Ok(Some(Change::Begin { origin: origin(1), base: Base::default() }));
+        ledger.record(key(1), 1, (&Change::Write { offset: 0 }, bytes), begin, |_| {}).unwrap()
+    };
+    write(&[1; 1000]);
+    let plan = || ledger.dirty().find(key(1)).unwrap().1.plan(u64::MAX);
+    let old = plan();
+    // Over the end of the first segment.
+    for _ in 0..3 {
+        write(&vec![2; 1 << 20]);
+    }
+    ledger.trim().unwrap();
+    let error = ledger.read(&old.pieces[0]).unwrap_err();
+    assert!(is_outdated(&error), "{error}");
+    assert_eq!(ledger.read(&plan().pieces[0]).unwrap(), vec![2; 1 << 20]);
+}
+
+#[test]
+fn a_cut_in_the_journal_of_an_earlier_version_counts() {
+    let (mut dirty, file) = (Dirty::default(), FileId(1));
+    dirty.apply(1, 1, file, &Change::Begin { origin: origin(1), base: Base { size: 2000, mtime: 1 } }, None);
+    dirty.apply(2, 2, file, &Change::Cut { size: 500 }, None);
+    let mut state = serde_json::to_value(dirty.get(file).unwrap().snapshot()).unwrap();
+    assert!(state["state"]["meta"].as_object_mut().unwrap().remove("cuts").is_some());
+    let mut found = Dirty::default();
+    found.apply(3, 3, file, &serde_json::from_value(state).unwrap(), None);
+    assert_eq!(found.get(file).unwrap().plan(0).cut, Some(500));
+}
+
 #[test]
 fn a_failed_sync_is_not_mended_by_the_next_one() {
     let write = || Op::Write { inode: 0, offset: 0, len: 1 };

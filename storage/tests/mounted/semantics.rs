@@ -103,8 +103,9 @@ const CHECKS: [(&str, Check); 17] = [
         let bytes = content(48 << 20, 1);
         fs::write(rig.mount().join("f"), &bytes).unwrap();
         assert!(rig.stats("dirty_bytes") <= 16 << 20);
+        // By the writer itself, or by flushers that are as fast as it is.
         assert!(
-            rig.stats("throttled_writes_total") > 0,
+            rig.stats("throttled_writes_total") > 0 || rig.stats("flushed_bytes_total") >= 32 << 20,
             "three times the bound was taken without going to the backend"
         );
         assert!(read(&rig.mount().join("f")) == bytes);

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
 
 use super::journaled::{Live, WriteBack, base_of, now};
+use super::overlay::TRIES;
 use crate::cache::FileKey;
-use crate::dirty::{Change, Plan};
+use crate::dirty::{Change, Plan, is_outdated};
 
 /// Files younger than this may be written again, or removed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -136,7 +137,18 @@ impl WriteBack {
         self.round_locked(live)
     }
 
+    /// What a plan was to write may be written anew meanwhile, and its segment go with another file's flush.
     fn round_locked(&self, live: &Live) -> io::Result<()> {
+        for _ in 1..TRIES {
+            match self.try_round(live) {
+                Err(error) if is_outdated(&error) => {}
+                done => return done,
+            }
+        }
+        self.try_round(live)
+    }
+
+    fn try_round(&self, live: &Live) -> io::Result<()> {
         let plan = self.ledger.dirty().get(live.id).map(|f| f.plan(ROUND));
         let Some(plan) = plan else { return Ok(()) };
         if self.is_conflict(live, &plan)? {
@@ -152,7 +164,7 @@ impl WriteBack {
         let bytes = match carried {
             Ok(bytes) => bytes,
             Err(error) => {
-                self.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
+                self.counters.flush_errors.fetch_add(u64::from(!is_outdated(&error)), Ordering::Relaxed);
                 if let Ok((base, _)) = base_of(&live.sink) {
                     let nothing = Change::Flushed { upto: 0, cut_upto: 0, whole: false, base };
                     self.ledger.note_anyway(live.id, now(), &nothing, || {});

@@ -9,7 +9,7 @@ use crate::fs::{Attr, Fs, Node, OpenFile};
 use super::WriteBack;
 
 /// A segment may go while its bytes are being asked for, because they have reached the backend: then the state is asked again.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 impl WriteBack {
     /// Bytes of a file, dirty or not; fewer than asked for at its end only.
