@@ -12,14 +12,15 @@ use super::{EXHAUSTED, End, Header, fits};
 use crate::algorithm::{In, Out};
 use crate::error::{Error, Result};
 use crate::flow::Damaged;
-use crate::kernels::{copy, copy_streaming};
+use crate::kernels::{copy, copy_streaming, stage};
 use crate::line::Line;
 use crate::relay::Taker;
 
 /// Blocks of a relay.
 const SLOTS: usize = 4;
 /// From this length on what is staged goes past the caches: there is no room for it beside the relay, and reading the target first
-/// would be a third stream through memory.
+/// would be a third stream through memory. Nor is the source in a cache, where string moves are slow: a sender that stages slower
+/// than the receiver reads is never ahead of it.
 const STREAMED_MIN: usize = 4 << 20;
 
 thread_local! {
@@ -86,6 +87,7 @@ impl<'a> Relay<'a> {
         let (cell, codec) = (&pair.giver, core.codec());
         let mut giver = cell.get();
         let drained = giver.drained();
+        let place = if len >= STREAMED_MIN { stage } else { copy };
         // The caller has other things to do, too: one round at a time.
         for _ in 0..SLOTS {
             let next = giver.next(self.drained, self.staged, codec, SLOTS as u64);
@@ -95,7 +97,7 @@ impl<'a> Relay<'a> {
             let Some(block) = next?.filter(mine) else { break };
             let (at, bytes) = self.part(block - first, len);
             // SAFETY: the slot is free and as long as a block; the source holds the message.
-            unsafe { copy(self.slot(block), from.at(at), bytes) };
+            unsafe { place(self.slot(block), from.at(at), bytes) };
             giver.publish(self.staged, codec);
             cell.set(giver);
         }
