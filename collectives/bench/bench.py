@@ -17,10 +17,10 @@ import tempfile
 import time
 
 QUICK = os.environ.get("QUICK") == "1"
-ROUNDS = 6 if QUICK else 16
+ROUNDS = 6 if QUICK else 8  # of each of two crews
 ROUND_NS = 12e6 if QUICK else 25e6  # time that one peer gets per round, about
-# Seconds after which a size gets no more rounds, but it gets three: a busy machine must not make the run endless.
-SIZE_BUDGET = 3 if QUICK else 30
+# Seconds after which a size gets no more rounds of a crew, but it gets three: a busy machine must not make the run endless.
+SIZE_BUDGET = 2 if QUICK else 15
 ROUNDS_MIN = 3
 OPERATIONS = ["broadcast", "reduce", "reduce_scatter", "all_gather", "gather", "scatter", "all_to_all", "barrier"]
 BLOCKS = {"reduce_scatter", "all_gather", "gather", "scatter", "all_to_all"}
@@ -50,6 +50,28 @@ def sizes(step):
         size *= step
     if size // step != BUFFER:
         yield BUFFER
+
+
+def cases(ranks, step, operations):
+    """What is measured with this many ranks: operation, size in bytes, count of elements, and operations beside it."""
+    two = ranks == 2
+    for size in sorted({*sizes(step), *((LARGE, *SEGMENT_SIZES) if two else ())}):
+        more = [BOUND] * (two and size in BOUND_SIZES) + [SEGMENT] * (two and size in SEGMENT_SIZES)
+        yield "all_reduce", size, size // 4, more
+
+    def in_blocks(operation, size):
+        return (size // ranks if operation in BLOCKS else size) // 4
+
+    for operation in operations:
+        for size in [4] if operation == "barrier" else sizes(step * 4):
+            if in_blocks(operation, size):
+                yield operation, size, in_blocks(operation, size), ()
+    for operation in FRESH_OPERATIONS if two else ():
+        for size in FRESH_SIZES:
+            yield FRESH + operation, size, in_blocks(operation, size), ()
+    for operation in (PING_PONG, FRESH + PING_PONG) if two else ():
+        for size in PING_PONG_SIZES:
+            yield operation, size, size // 4, ()
 
 
 class Peer:
@@ -185,33 +207,24 @@ class Bench:
     def __init__(self, binary, out):
         self.binary, self.out = binary, out
         self.names = ["migshare"] + [n for n in ("openmpi", "mpich", "intelmpi", "gloo") if os.path.exists(f"{binary}/{n}")]
+        self.samples = {}  # (operation, ranks, size) -> {name: nanoseconds}
         self.table = {}  # (operation, ranks) -> {size: figures}
         self.result = {}
 
-    def peers(self, ranks, folder):
-        return [start(name, self.binary, ranks, folder, ranks > os.cpu_count()) for name in self.names]
+    def crew(self, ranks, folder, order):
+        """All peers, started in this order."""
+        peers = {name: start(name, self.binary, ranks, folder, ranks > os.cpu_count()) for name in order}
+        return [peers[name] for name in self.names]
 
     def run_ranks(self, ranks, step, operations):
-        with tempfile.TemporaryDirectory() as folder:
-            peers = self.peers(ranks, folder)
-            two = ranks == 2
-            for size in sorted({*sizes(step), *((LARGE, *SEGMENT_SIZES) if two else ())}):
-                more = [BOUND] * (two and size in BOUND_SIZES) + [SEGMENT] * (two and size in SEGMENT_SIZES)
-                self.record("all_reduce", ranks, size, measure(peers, "all_reduce", size // 4, more))
-            for operation in operations:
-                for size in [4] if operation == "barrier" else sizes(step * 4):
-                    share = size // ranks if operation in BLOCKS else size
-                    if share >= 4:
-                        self.record(operation, ranks, size, measure(peers, operation, share // 4))
-            for operation in FRESH_OPERATIONS if two else ():
-                for size in FRESH_SIZES:
-                    share = size // ranks if operation in BLOCKS else size
-                    self.record(FRESH + operation, ranks, size, measure(peers, FRESH + operation, share // 4))
-            for operation in (PING_PONG, FRESH + PING_PONG) if two else ():
-                for size in PING_PONG_SIZES:
-                    self.record(operation, ranks, size, measure(peers, operation, size // 4))
-            for peer in peers:
-                peer.stop()
+        """Measures every case with two crews: whoever starts earlier gets pages that are more scattered, and is slower by them."""
+        for order in (self.names, self.names[::-1]):
+            with tempfile.TemporaryDirectory() as folder:
+                peers = self.crew(ranks, folder, order)
+                for operation, size, count, more in cases(ranks, step, operations):
+                    self.record(operation, ranks, size, measure(peers, operation, count, more))
+                for peer in peers:
+                    peer.stop()
 
     def own_ratios(self, name, least):
         """Median of `name` over that of our ordinary all-reduce of 2 ranks, from `least` bytes on."""
@@ -219,7 +232,11 @@ class Bench:
         return {size: row[name][1] / row["migshare"][1] for size, row in rows if name in row and size >= least}
 
     def record(self, operation, ranks, size, samples):
-        figures = summary(samples)
+        """Adds samples to what other crews have given."""
+        known = self.samples.setdefault((operation, ranks, size), {})
+        for name, values in samples.items():
+            known.setdefault(name, []).extend(values)
+        figures = summary(known)
         self.table.setdefault((operation, ranks), {})[size] = figures
         show(operation, ranks, size, figures)
 

@@ -46,6 +46,14 @@ class Interrupt(unittest.TestCase):
             process.join(PATIENCE)
         self.assertEqual([process.exitcode for process in processes], [0] * len(processes))
 
+    def interrupt_the_first(self, body):
+        """Two ranks, of which the first gets a SIGINT when it waits."""
+        processes, until_ready = self.launch(2, body)
+        until_ready()
+        until_asleep(processes[0])
+        os.kill(processes[0].pid, signal.SIGINT)
+        self.ended(processes)
+
     def interrupted_in(self, wait):
         """Rank 0 waits for something that never comes and is interrupted; the others are told though it lives on."""
         over, tell = os.pipe()
@@ -73,11 +81,7 @@ class Interrupt(unittest.TestCase):
                 return
             raise AssertionError("not interrupted")
 
-        processes, until_ready = self.launch(2, body)
-        until_ready()
-        until_asleep(processes[0])
-        os.kill(processes[0].pid, signal.SIGINT)
-        self.ended(processes)
+        self.interrupt_the_first(body)
 
     def test_a_collective(self):
         self.interrupted_in(lambda comm: comm.all_reduce(np.ones(100_000)))
@@ -106,11 +110,7 @@ class Interrupt(unittest.TestCase):
                 return
             raise AssertionError("not interrupted")
 
-        processes, until_ready = self.launch(2, body)
-        until_ready()
-        until_asleep(processes[0])
-        os.kill(processes[0].pid, signal.SIGINT)
-        self.ended(processes)
+        self.interrupt_the_first(body)
 
     def test_a_signal_whose_handler_returns_interrupts_nothing(self):
         def body(rank, join, ready):

@@ -4,7 +4,7 @@ use crate::algorithm::combine::STREAMING_MIN;
 use crate::algorithm::lend::{Offer, is_lent, publish, read_from};
 use crate::algorithm::own::Own;
 use crate::algorithm::reduce::{chunk_range, cut};
-use crate::algorithm::slots::Slots;
+use crate::algorithm::slots::{Slots, part, parts};
 use crate::algorithm::trials::Way;
 use crate::algorithm::{Call, In, Out, pulls};
 use crate::core::Core;
@@ -168,10 +168,10 @@ pub(crate) async fn all_to_all(core: &Core, call: Call, send: In, recv: Out) -> 
 
 async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out, own: Own) -> Result<()> {
     let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
-    let (chunk, chunks) = cut(core, bytes, ranks);
+    let (chunk, chunks) = cut(core, bytes, parts(ranks));
     let op = call.begin(core, chunks)?;
-    let slots = Slots::new(&op, chunk * ranks, chunks);
-    let slot = |c, owner, rank: usize| slots.of(owner, c).wrapping_add(rank * chunk);
+    let slots = Slots::new(&op, chunk * parts(ranks), chunks);
+    let slot = |c, owner, rank: usize| slots.of(owner, c).wrapping_add(part(owner, rank) * chunk);
     let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {

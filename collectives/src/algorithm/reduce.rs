@@ -1,7 +1,7 @@
 //! Reduce and reduce-scatter.
 
 use crate::algorithm::combine::{STREAMING_MIN, combine_into};
-use crate::algorithm::slots::Slots;
+use crate::algorithm::slots::{Slots, part, parts};
 use crate::algorithm::{Call, In, Out};
 use crate::core::Core;
 use crate::error::Result;
@@ -49,10 +49,10 @@ pub(crate) async fn reduce(core: &Core, call: Call, send: In, recv: Out) -> Resu
 /// Combines block `rank` of all ranks' `size` blocks of `count` elements on each rank.
 pub(crate) async fn reduce_scatter(core: &Core, call: Call, send: In, recv: Out) -> Result<()> {
     let (bytes, me, ranks) = (call.bytes(), core.rank(), core.size());
-    let (chunk, chunks) = cut(core, bytes, ranks);
+    let (chunk, chunks) = cut(core, bytes, parts(ranks));
     let op = call.begin(core, chunks)?;
-    let slots = Slots::new(&op, chunk * ranks, chunks);
-    let slot = |c, owner, rank: usize| slots.of(owner, c).wrapping_add(rank * chunk);
+    let slots = Slots::new(&op, chunk * parts(ranks), chunks);
+    let slot = |c, owner, rank: usize| slots.of(owner, c).wrapping_add(part(owner, rank) * chunk);
     let fill = |c| {
         let (start, len) = chunk_range(c, chunk, bytes);
         for rank in op.peers() {

@@ -32,3 +32,13 @@ impl<'a> Slots<'a> {
         half.wrapping_add((c % PAIR_DEPTH) as usize * self.bytes)
     }
 }
+
+/// Parts of a slot where a rank has something else for each of the others.
+pub(crate) fn parts(ranks: usize) -> usize {
+    (ranks - 1).max(1)
+}
+
+/// Which of its parts `owner` fills for `rank`. Two ranks have one, so that each writes over what it has read.
+pub(crate) fn part(owner: usize, rank: usize) -> usize {
+    rank - usize::from(rank > owner)
+}

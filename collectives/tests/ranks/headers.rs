@@ -7,7 +7,8 @@ use migshare_collectives::flow::CELL;
 use migshare_collectives::{Comm, Error};
 
 use crate::death::{Control, Dice, FAULT, WRONG};
-use crate::launch::{Launch, Running, say_ready};
+use crate::launch::{Launch, Running};
+use crate::rounds;
 
 const RANKS: usize = 2;
 const LONG: Duration = Duration::from_secs(120);
@@ -22,8 +23,8 @@ fn is_rank() -> bool {
 
 /// One message each way. All take one cell, where ranks may read each other's memory: the ring holds nothing but headers.
 fn round(comm: &mut Comm, number: usize, out: &mut [u8], into: &mut [u8]) -> Result<(), Error> {
-    let (peer, tag) = (1 - comm.rank(), number as u64 * 77);
-    out.fill(number as u8 + comm.rank() as u8);
+    let (peer, tag) = (1 - comm.rank(), number as u64 % 100 * 77);
+    out.fill((number % 100) as u8 + comm.rank() as u8);
     // SAFETY: both buffers outlive the waits; after a failed wait nothing touches them any more.
     let (sent, received) = unsafe {
         let sent = comm.start_send(peer, tag, out.as_ptr(), out.len())?;
@@ -31,33 +32,15 @@ fn round(comm: &mut Comm, number: usize, out: &mut [u8], into: &mut [u8]) -> Res
     };
     let came = comm.wait(received)?;
     comm.wait(sent)?;
-    if came != into.len() as u64 || into.iter().any(|byte| *byte != number as u8 + peer as u8) {
+    if came != into.len() as u64 || into.iter().any(|byte| *byte != (number % 100) as u8 + peer as u8) {
         std::process::exit(WRONG);
     }
     Ok(())
 }
 
-/// A rank's life: rounds until a fault or until `limit`. When the lengths are all through, the timeout is `patience` and the parent is told.
 fn live(limit: Duration, patience: Duration) -> ! {
-    let mut comm = Comm::from_env().unwrap();
-    let (begin, most) = (Instant::now(), LENGTHS[3]);
-    let (mut out, mut into) = (vec![0; most], vec![0; most]);
-    for number in 0.. {
-        let length = if can_read_peers() { LENGTHS[number % LENGTHS.len()] } else { 0 };
-        let mut done = [u8::from(begin.elapsed() > limit)];
-        let result = round(&mut comm, number % 100, &mut out[..length], &mut into[..length]);
-        if let Err(error) = result.and_then(|()| comm.broadcast(&mut done, 0)) {
-            std::process::exit(FAULT + error.status() as i32);
-        }
-        if done[0] != 0 {
-            break;
-        }
-        if number == LENGTHS.len() {
-            comm.set_timeout(patience);
-            say_ready();
-        }
-    }
-    std::process::exit(0)
+    let lengths = if can_read_peers() { LENGTHS } else { [0; 4] };
+    rounds::live(&lengths, limit, patience, round)
 }
 
 /// Without this right long messages go through the ring, too.

@@ -9,6 +9,7 @@ mod lent;
 mod lives;
 mod mismatch;
 mod relayed;
+mod rounds;
 mod segments;
 mod silent;
 mod slots;

@@ -6,7 +6,8 @@ use migshare_collectives::error::Status;
 use migshare_collectives::{Comm, Error};
 
 use crate::death::{Control, Dice, FAULT, WRONG};
-use crate::launch::{Launch, Running, say_ready};
+use crate::launch::{Launch, Running};
+use crate::rounds;
 
 const RANKS: usize = 2;
 const LONG: Duration = Duration::from_secs(120);
@@ -45,27 +46,8 @@ fn round(comm: &mut Comm, number: usize, out: &mut [u32], into: &mut [u32]) -> R
     Ok(())
 }
 
-/// A rank's life: rounds until a fault or until `limit`; after some the parent is told, and the timeout is `patience` from then on.
 fn live(limit: Duration, patience: Duration) -> ! {
-    let mut comm = Comm::from_env().unwrap();
-    let (begin, most) = (Instant::now(), COUNTS[COUNTS.len() - 1]);
-    let (mut out, mut into) = (vec![0; most], vec![0; most]);
-    for number in 0.. {
-        let count = COUNTS[number % COUNTS.len()];
-        let mut done = [u8::from(begin.elapsed() > limit)];
-        let result = round(&mut comm, number, &mut out[..count], &mut into[..count]);
-        if let Err(error) = result.and_then(|()| comm.broadcast(&mut done, 0)) {
-            std::process::exit(FAULT + error.status() as i32);
-        }
-        if done[0] != 0 {
-            break;
-        }
-        if number == COUNTS.len() {
-            comm.set_timeout(patience);
-            say_ready();
-        }
-    }
-    std::process::exit(0)
+    rounds::live(&COUNTS, limit, patience, round)
 }
 
 fn start() -> Running {
