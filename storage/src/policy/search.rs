@@ -187,7 +187,6 @@ impl Search {
                 self.peak = here.rate;
                 self.base = here.rate;
                 match self.recalled {
-                    _ if epoch.is_hopeless() => self.start_hold(self.longer(2)),
                     Some(good) => self.to(Stage::Recall, good.level),
                     None => self.to(Stage::Grow, epoch.unit),
                 }
@@ -396,22 +395,6 @@ mod tests {
     fn a_backend_that_only_costs_is_left_alone() {
         assert_eq!(found(1, |w| if w == 0 { 54.0 } else { 2.5 }), 0);
         assert_eq!(found(4, |w| 112.0 - 10.0 * w as f64), 0);
-    }
-
-    #[test]
-    fn a_lone_reader_is_not_sent_where_duplicates_took_longer() {
-        let mut search = Search::default();
-        for _ in 0..200 {
-            search.epoch(Epoch {
-                rate: 57.0,
-                in_flight: 1,
-                unit: 1,
-                cache_when_spilled: 0,
-                cache_latency: 1,
-                backend_latency: 3,
-            });
-            assert_eq!(search.level(), 0);
-        }
     }
 
     #[test]
