@@ -71,7 +71,7 @@ pub enum Writes {
 }
 
 /// What all writers of a node share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Writing {
     /// Changes of its content go one by one, where some of them may be dirty.
     gate: Mutex<()>,
@@ -80,35 +80,28 @@ pub(super) struct Writing {
     opens: AtomicU32,
     /// Bytes of it were cached when it was written.
     was_cached: AtomicBool,
-    /// The backend may lose its name, size or times with its power, which the journal goes by. Nothing is known of a file that
-    /// was just met.
-    unsynced: AtomicBool,
-}
-
-impl Default for Writing {
-    fn default() -> Self {
-        Self {
-            gate: Mutex::default(),
-            error: Mutex::default(),
-            opens: AtomicU32::new(0),
-            was_cached: AtomicBool::new(false),
-            unsynced: AtomicBool::new(true),
-        }
-    }
+    /// Changes of it at the backend.
+    changes: AtomicU64,
+    /// How many of them the last sync there had to do with: the backend may lose name, size and times of later ones with its
+    /// power, and the journal goes by them. Nothing is known of a file that was just met.
+    synced: Mutex<Option<u64>>,
 }
 
 impl Writing {
     /// The backend was changed.
     pub(super) fn unsynced(&self) {
-        self.unsynced.store(true, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Syncs the backend's file, where that was not done since it was changed.
+    /// Syncs the backend's file, where that was not done since it was changed. Who comes while another does so waits for it.
     fn sync_once(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        if !self.unsynced.swap(false, Ordering::AcqRel) {
-            return Ok(());
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.changes.load(Ordering::Acquire);
+        if *synced != Some(changes) {
+            sync()?;
+            *synced = Some(changes);
         }
-        sync().inspect_err(|_| self.unsynced())
+        Ok(())
     }
 
     fn gate(&self) -> MutexGuard<'_, ()> {
@@ -318,4 +311,57 @@ impl Fs {
 fn has_one_name(dir: &Node, name: &Path) -> bool {
     let stat = statat(dir.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
     stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) != FileType::Directory && s.st_nlink == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    #[test]
+    fn a_file_is_synced_once_per_change_and_again_after_an_error() {
+        let writing = Writing::default();
+        let syncs = AtomicU32::new(0);
+        let sync = || {
+            writing.sync_once(|| {
+                syncs.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+        };
+        assert!(writing.sync_once(|| Err(io::Error::other("no"))).is_err());
+        sync().unwrap();
+        sync().unwrap();
+        assert_eq!(syncs.load(Ordering::Relaxed), 1);
+        writing.unsynced();
+        sync().unwrap();
+        assert_eq!(syncs.load(Ordering::Relaxed), 2);
+    }
+
+    /// An fsync that came while another one was at the backend must not be told that it is done.
+    #[test]
+    fn who_comes_during_a_sync_returns_after_it() {
+        let (writing, done) = (Writing::default(), AtomicBool::new(false));
+        let ((began, has_begun), (go, may_end), (returned, second)) = (channel(), channel(), channel());
+        std::thread::scope(|scope| {
+            let (writing, done) = (&writing, &done);
+            scope.spawn(move || {
+                writing.sync_once(|| {
+                    began.send(()).unwrap();
+                    may_end.recv().unwrap();
+                    done.store(true, Ordering::Release);
+                    Ok(())
+                })
+            });
+            has_begun.recv().unwrap();
+            scope.spawn(move || {
+                writing.sync_once(|| Ok(())).unwrap();
+                returned.send(done.load(Ordering::Acquire)).unwrap();
+            });
+            // Time for the second to return too early; none is needed for the test to pass.
+            let early = second.recv_timeout(Duration::from_millis(50)).ok();
+            go.send(()).unwrap();
+            assert!(early.unwrap_or_else(|| second.recv().unwrap()), "the second came back before the sync");
+        });
+    }
 }
