@@ -319,8 +319,7 @@ impl Core {
     fn told(&self, rank: usize, cause: Status) -> Error {
         let silent = |peer: usize| {
             let word = self.line(peer, 0).word();
-            !matches!(self.codec.decode(word, 0), Seen::Poisoned(_))
-                && (self.process(peer).is_gone() || self.has_left(peer))
+            !matches!(self.codec.decode(word, 0), Seen::Poisoned(_)) && self.is_lost(peer)
         };
         let dead = (0..self.size()).find(|peer| *peer != self.rank() && silent(*peer));
         match dead.filter(|_| cause == Status::PeerLost) {
@@ -349,8 +348,13 @@ impl Core {
         Ok(())
     }
 
-    /// Whether `rank` has freed the communicator: it will do nothing more. Who was never heard of may not have entered yet.
-    pub(crate) fn has_left(&self, rank: usize) -> bool {
+    /// Whether `rank` will do nothing more: its process is gone, or it has freed the communicator.
+    pub(crate) fn is_lost(&self, rank: usize) -> bool {
+        self.process(rank).is_gone() || self.has_left(rank)
+    }
+
+    /// Whether `rank` has freed the communicator. Who was never heard of may not have entered yet.
+    fn has_left(&self, rank: usize) -> bool {
         let Charter { segment, slot, members, key, .. } = &self.charter;
         self.heard(rank) > 0 && !attendance::is_in(segment.attendance(*slot, members[rank]), *key)
     }

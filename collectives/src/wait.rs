@@ -133,7 +133,7 @@ impl Watch {
         if now - *self.since.get_or_insert(now) > core.timeout() {
             return Err(Error::Timeout { rank, millis: core.timeout().as_millis() as u64 });
         }
-        let gone = rank != core.rank() && (core.process(rank).is_gone() || core.has_left(rank));
+        let gone = rank != core.rank() && core.is_lost(rank);
         if gone && self.condemned {
             return Err(Error::PeerLost { rank });
         }

@@ -2,14 +2,14 @@
 
 use crate::algorithm::combine::STREAMING_MIN;
 use crate::algorithm::lend::{Offer, is_lent, publish, read_from};
-use crate::algorithm::own::Own;
+use crate::algorithm::own::{BYPASS_MIN, Own};
 use crate::algorithm::reduce::{chunk_range, cut};
 use crate::algorithm::slots::{Slots, part, parts};
 use crate::algorithm::trials::Way;
 use crate::algorithm::{Call, In, Out, pulls};
 use crate::core::Core;
 use crate::error::Result;
-use crate::kernels::{copy_streaming, fetch, stage, stream};
+use crate::kernels::{copy_streaming, fetch, stage, stream, stream_fence};
 use crate::schedule::{Steps, exchange, fan_in, fan_out, lend, slot_offset};
 
 /// Copies what `root` has in `buffer` to everybody's `buffer`.
@@ -149,7 +149,7 @@ pub(crate) async fn all_gather(core: &Core, call: Call, send: In, recv: Out) -> 
         }
     };
     exchange(&op, chunks, fill, meanwhile, drain).await?;
-    own.finish();
+    finish_parts(bytes);
     Ok(())
 }
 
@@ -192,13 +192,21 @@ async fn staged_all_to_all(core: &Core, call: Call, send: In, recv: Out, own: Ow
         own.copy_part(start, len);
     };
     exchange(&op, chunks, fill, meanwhile, drain).await?;
-    own.finish();
+    finish_parts(bytes);
     Ok(())
 }
 
-/// Copies one of several parts of `bytes`; after the last one, a fence is due where they are many.
+/// Copies one of several parts of `bytes`; after the last one comes [`finish_parts`].
 fn drain_for(bytes: usize) -> unsafe fn(*mut u8, *const u8, usize) {
     if bytes >= STREAMING_MIN { stream } else { fetch }
+}
+
+/// All parts are complete for whoever reads them, those of a rank's own block too, which bypass the caches from more bytes on.
+fn finish_parts(bytes: usize) {
+    const { assert!(BYPASS_MIN >= STREAMING_MIN) };
+    if bytes >= STREAMING_MIN {
+        stream_fence();
+    }
 }
 
 pub(crate) fn store_for(bytes: usize) -> unsafe fn(*mut u8, *const u8, usize) {
