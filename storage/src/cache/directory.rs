@@ -174,14 +174,12 @@ fn is_usable(dir: &Path, fd: &OwnedFd) -> Result<(), CacheDirError> {
     }
     let names = names(fd).map_err(failed(dir, "list it"))?;
     let (dir, has) = (dir.to_owned(), |wanted: &str| names.iter().any(|name| name == wanted));
-    match names.iter().find(|name| !is_ours(name)) {
-        _ if has(MARK) => Ok(()),
-        Some(name) => Err(CacheDirError::NotACache { dir, name: name.clone() }),
-        None if has("index") && has("data") => Err(CacheDirError::Unmarked { dir }),
-        None => {
-            names.first().map_or(Ok(()), |name| Err(CacheDirError::NotACache { dir, name: name.clone() }))
-        }
+    let strange = names.iter().find(|name| !is_ours(name));
+    let Some(name) = strange.or(names.first()).filter(|_| !has(MARK)) else { return Ok(()) };
+    if strange.is_none() && has("index") && has("data") {
+        return Err(CacheDirError::Unmarked { dir });
     }
+    Err(CacheDirError::NotACache { dir, name: name.clone() })
 }
 
 fn open_dir(dir: &Path) -> io::Result<OwnedFd> {

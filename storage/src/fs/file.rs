@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, openat};
@@ -31,8 +31,8 @@ pub struct OpenFile {
     pub(super) rights: Rights,
     /// The same, past the page cache; made when the second hit is read.
     pub(super) direct: OnceLock<Option<Arc<File>>>,
-    pub(super) direct_asked: AtomicBool,
-    pub(super) was_hit: AtomicBool,
+    /// Hits that came before it was made.
+    pub(super) direct_asked: AtomicU32,
     /// Whether something was written through it that no flush has followed yet.
     written: AtomicBool,
     /// Whether a flock was ever asked for through it.
@@ -187,8 +187,7 @@ impl Fs {
             appender,
             rights,
             direct: OnceLock::new(),
-            direct_asked: AtomicBool::new(false),
-            was_hit: AtomicBool::new(false),
+            direct_asked: AtomicU32::new(0),
             written: AtomicBool::new(false),
             flocked: AtomicBool::new(false),
             handle,

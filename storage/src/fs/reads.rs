@@ -445,10 +445,7 @@ impl ReadPath {
     /// small files are opened for one read. It may block, so nobody waits for it.
     pub(super) fn is_direct(self: &Arc<Self>, open: &Arc<OpenFile>) -> bool {
         let known = open.direct.get().is_some();
-        if !known
-            && open.was_hit.swap(true, Ordering::AcqRel)
-            && !open.direct_asked.swap(true, Ordering::AcqRel)
-        {
+        if !known && open.direct_asked.fetch_add(1, Ordering::AcqRel) == 1 {
             let ours = Arc::clone(open);
             self.validations.run(Box::new(move || {
                 let _ = ours.direct.set(open_direct(&ours));
