@@ -104,7 +104,7 @@ fn is_rank() -> bool {
     std::env::var_os("MIGSHARE_RANK").is_some()
 }
 
-fn faults(causes: &[Status]) -> Vec<i32> {
+pub(crate) fn faults(causes: &[Status]) -> Vec<i32> {
     causes.iter().map(|cause| FAULT + *cause as i32).collect()
 }
 

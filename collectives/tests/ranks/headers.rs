@@ -2,18 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use migshare_collectives::error::Status;
 use migshare_collectives::flow::CELL;
 use migshare_collectives::{Comm, Error};
 
-use crate::death::{Control, Dice, FAULT, WRONG};
+use crate::death::{Control, Dice, WRONG};
 use crate::launch::{Launch, Running};
-use crate::rounds;
+use crate::rounds::{self, LONG, RANKS, SHORT, assert_corrupt, assert_orderly};
 
-const RANKS: usize = 2;
-const LONG: Duration = Duration::from_secs(120);
-/// For tests that may have to wait for a timeout.
-const SHORT: Duration = Duration::from_millis(700);
 /// Bytes of a message that is announced, and of one that is not.
 const LENGTHS: [usize; 4] = [0, 100_000, 0, 300_000];
 
@@ -61,10 +56,6 @@ fn header_words(running: &Running) -> Vec<u64> {
         .collect()
 }
 
-fn codes(running: Running) -> Vec<Option<i32>> {
-    running.finish().iter().map(std::process::ExitStatus::code).collect()
-}
-
 #[test]
 fn damaged_headers_are_found_corrupt() {
     if is_rank() {
@@ -83,11 +74,7 @@ fn damaged_headers_are_found_corrupt() {
             words.iter().skip(field).step_by(5).for_each(|word| control.write(*word, garbage));
             std::thread::yield_now();
         }
-        let codes = codes(running);
-        // The one who finds it, and the other, who is told or sees it gone.
-        let code = |status: Status| Some(FAULT + status as i32);
-        assert!(codes.contains(&code(Status::Corrupt)), "field {field}: {codes:?}");
-        assert!(codes.iter().all(|c| [Status::Corrupt, Status::PeerLost].map(code).contains(c)), "{codes:?}");
+        assert_corrupt(running, &format!("field {field}"));
     }
 }
 
@@ -97,8 +84,6 @@ fn garbage_in_headers_never_hangs_crashes_or_gives_wrong_messages() {
         live(Duration::from_millis(800), SHORT);
     }
     let mut dice = Dice::new();
-    let allowed = [Status::Corrupt, Status::Timeout, Status::PeerLost, Status::Mismatch];
-    let allowed = [vec![0], allowed.map(|status| FAULT + status as i32).to_vec()].concat();
     for attempt in 0..6 {
         let mut running = Launch { timeout: LONG, ..Launch::new(RANKS) }.start();
         let (control, words) = (Control::map(&running), header_words(&running));
@@ -110,8 +95,7 @@ fn garbage_in_headers_never_hangs_crashes_or_gives_wrong_messages() {
             let garbage = [u64::MAX, 0, other, dice.below(u64::MAX), dice.below(1 << 20)];
             control.write(word, garbage[dice.below(5) as usize]);
         }
-        let codes = codes(running);
-        assert!(codes.iter().flatten().filter(|code| allowed.contains(code)).count() == RANKS, "{codes:?}");
+        assert_orderly(running);
     }
 }
 

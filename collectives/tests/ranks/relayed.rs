@@ -7,12 +7,8 @@ use migshare_collectives::{Comm, Error};
 
 use crate::death::{Control, Dice, FAULT, WRONG};
 use crate::launch::{Launch, Running};
-use crate::rounds;
+use crate::rounds::{self, LONG, RANKS, SHORT, assert_corrupt, assert_orderly};
 
-const RANKS: usize = 2;
-const LONG: Duration = Duration::from_secs(120);
-/// For tests that may have to wait for a timeout.
-const SHORT: Duration = Duration::from_millis(700);
 /// Of u32: one block, some that the relay has room for, and more.
 const COUNTS: [usize; 4] = [16_384, 16_385 * 3, 1 << 18, (1 << 20) + 3];
 
@@ -118,10 +114,7 @@ fn a_damaged_word_of_a_ring_or_relay_is_found_corrupt() {
             control.write(index, garbage);
             std::thread::yield_now();
         }
-        let codes: Vec<_> = running.finish().iter().map(|status| status.code()).collect();
-        let code = |status: Status| Some(FAULT + status as i32);
-        assert!(codes.contains(&code(Status::Corrupt)), "{codes:?}");
-        assert!(codes.iter().all(|c| [Status::Corrupt, Status::PeerLost].map(code).contains(c)), "{codes:?}");
+        assert_corrupt(running, &format!("{garbage:#x} in word {which}"));
     }
 }
 
@@ -131,8 +124,6 @@ fn garbage_in_words_of_rings_and_relays_never_hangs_crashes_or_gives_wrong_messa
         live(Duration::from_millis(800), SHORT);
     }
     let mut dice = Dice::new();
-    let allowed = [Status::Corrupt, Status::Timeout, Status::PeerLost, Status::Mismatch];
-    let allowed = [vec![0], allowed.map(|status| FAULT + status as i32).to_vec()].concat();
     for attempt in 0..6 {
         let mut running = start();
         let control = Control::map(&running);
@@ -142,8 +133,6 @@ fn garbage_in_words_of_rings_and_relays_never_hangs_crashes_or_gives_wrong_messa
             let words = words_from(&running, dice.below(RANKS as u64) as usize);
             control.write(words[dice.below(4) as usize], garbage);
         }
-        for status in running.finish() {
-            assert!(status.code().is_some_and(|code| allowed.contains(&code)), "{status}");
-        }
+        assert_orderly(running);
     }
 }

@@ -304,8 +304,7 @@ class ProcessGroupMigshare(_Base):
 
     def recv(self, tensors, peer, tag=0):
         (tensor,) = tensors
-        flat = _flat(tensor) if self._is_plain(tensor) else torch.empty(tensor.numel(), dtype=tensor.dtype)
-        finish = (lambda: None) if self._is_plain(tensor) else (lambda: tensor.detach().copy_(flat.view(tensor.shape)))
+        flat, finish = self._place(tensor)
         return _Message(self._comm.irecv(_moved(flat), peer, tag), self._messages, finish, tensors)
 
     def recv_anysource(self, tensors, tag=0):
@@ -326,11 +325,17 @@ class ProcessGroupMigshare(_Base):
         if not self._is_plain(tensor):
             tensor.detach().copy_(flat.view(tensor.shape))
 
+    def _place(self, tensor):
+        """Memory for the tensor's elements in one dimension, and what brings them from there to the tensor."""
+        if self._is_plain(tensor):
+            return _flat(tensor), lambda: None
+        flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
+        return flat, lambda: tensor.detach().copy_(flat.view(tensor.shape))
+
     def _into(self, tensor, run):
-        flat = _flat(tensor) if self._is_plain(tensor) else torch.empty(tensor.numel(), dtype=tensor.dtype)
+        flat, finish = self._place(tensor)
         run(flat)
-        if not self._is_plain(tensor):
-            tensor.detach().copy_(flat.view(tensor.shape))
+        finish()
 
     @staticmethod
     def _deal(every, places):
