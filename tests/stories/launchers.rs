@@ -32,8 +32,9 @@ fn ranks_of_any_launcher_find_each_other_in_the_memory_of_their_step() {
         collectives::install(cluster)?;
         ensure_of_the_step(launch(cluster, MPIRUN)?, "")?;
         ensure_of_the_step(launch(cluster, "collective-rank multiprocessing")?, "")?;
+        // Open MPI keeps its sessions in /tmp by user id: a user who is root in here alone must not meet those of the real one.
         let private = format!(
-            "unshare --map-root-user --mount sh -c 'mount -t tmpfs none /dev/shm && exec {}'",
+            "unshare --map-root-user --mount sh -c 'mount -t tmpfs none /dev/shm && mkdir -m 700 /dev/shm/tmp && TMPDIR=/dev/shm/tmp exec {}'",
             MPIRUN.replacen("mpirun.openmpi", "mpirun.openmpi --allow-run-as-root", 1)
         );
         ensure_of_the_step(launch(cluster, &private)?, "")
