@@ -2,7 +2,8 @@
 # A remote file system behind a network that can be shaped, shared and cut, and a cache device with a rate: all in network
 # namespaces and user space, from Debian packages (nbdkit, libnbd-bin, glusterfs-server, iperf3, iproute2). Needs root.
 #
-#   remote.sh up nbd|gluster DIR MIB    a server with MIB of space; its client's mount is DIR/remote
+#   remote.sh up nbd|gluster DIR MIB [CONNECTIONS]
+#                                       a server with MIB of space; its client's mount is DIR/remote; CONNECTIONS (4) of nbd
 #   remote.sh cache DIR MIB             a cache device; its file system is DIR/local
 #   remote.sh rate DIR MBYTES           what the network carries from now on, in MB/s of file data
 #   remote.sh cache-rate DIR MBYTES     what the cache device delivers from now on, in MB/s
@@ -75,11 +76,11 @@ network() {
     shape in_client cli 1000
 }
 
-disk() { # name, MIB, where it is mounted, nbdfuse's URI and its namespace function
-    local name=$1 mount=$3 uri=$4 enter=$5 loop
+disk() { # name, MIB, where it is mounted, nbdfuse's URI, its namespace function and its connections
+    local name=$1 mount=$3 uri=$4 enter=$5 connections=$6 loop
     mkdir -p "$dir/state/$name.nbd" "$mount"
     # shellcheck disable=SC2086
-    $enter nbdfuse -P "$dir/state/$name.fuse.pid" -C 4 "$dir/state/$name.nbd" "$uri" >>"$dir/state/log" 2>&1 &
+    $enter nbdfuse -P "$dir/state/$name.fuse.pid" -C "$connections" "$dir/state/$name.nbd" "$uri" >>"$dir/state/log" 2>&1 &
     remember pids $!
     until_true "nbdfuse of $name" test -s "$dir/state/$name.fuse.pid"
     remember mounts "$dir/state/$name.nbd"
@@ -95,7 +96,7 @@ up_nbd() {
         >>"$dir/state/log" 2>&1
     until_true "nbdkit" test -s "$dir/state/server.pid"
     remember pids "$(cat "$dir/state/server.pid")"
-    disk remote "$1" "$dir/remote" "nbd://$server_ip:$port" "${client[*]}"
+    disk remote "$1" "$dir/remote" "nbd://$server_ip:$port" "${client[*]}" "${2:-4}"
 }
 
 up_gluster() {
@@ -137,7 +138,7 @@ cache_device() {
         rate=8000000000 rate-file="$rate_file" burstiness=0.01 >>"$dir/state/log" 2>&1
     until_true "nbdkit of the cache" test -s "$dir/state/cache.pid"
     remember pids "$(cat "$dir/state/cache.pid")"
-    disk cache "$1" "$dir/local" "nbd+unix://?socket=$dir/state/cache.sock" ""
+    disk cache "$1" "$dir/local" "nbd+unix://?socket=$dir/state/cache.sock" "" 4
 }
 
 end_pids() { # file: ends the processes that it names
@@ -201,7 +202,7 @@ up)
     mkdir "$dir/state"
     trap '[ $? = 0 ] || { tail -n 20 "$dir/state/log" "$dir/state/gluster/log" 2>/dev/null >&2; down; }' EXIT
     network
-    "up_$kind" "$3"
+    "up_$kind" "${@:3}"
     ;;
 cache) check cache; mkdir -p "$dir/state"; cache_device "$3" ;;
 rate) shape in_server srv "$3"; shape in_client cli "$3" ;;

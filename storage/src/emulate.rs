@@ -15,7 +15,9 @@ mod station;
 pub use pair::{CacheKind, Pair};
 pub use station::{Curve, Station};
 
-use crate::policy::{Ask, Completion, Nanos, Policy, Route, SECOND, Side, Splitter, StreamId, TargetId};
+use crate::policy::{
+    Ask, Completion, Nanos, Policy, Role, Route, SECOND, Side, Splitter, StreamId, TargetId,
+};
 
 /// Length of every emulated read: the block size of the published Perf Profile.
 pub const READ_BYTES: u32 = 64 << 10;
@@ -159,8 +161,7 @@ impl Run<'_> {
                 len: READ_BYTES,
                 latency: self.now - request.issued,
                 ok: true,
-                useful: request.useful,
-                striped: false,
+                role: if request.useful { Role::Whole } else { Role::Duplicate },
             },
         );
         if request.useful {

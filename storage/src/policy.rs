@@ -20,6 +20,7 @@ mod orthus;
 mod profile;
 mod search;
 mod target;
+mod usual;
 mod window;
 
 pub use netcas::Netcas;
@@ -32,6 +33,7 @@ use hedge::Hedges;
 use liveness::Liveness;
 use serde::{Deserialize, Serialize};
 use target::PerTarget;
+use usual::Usual;
 
 /// Nanoseconds on a clock that only goes forward; the origin does not matter.
 pub type Nanos = u64;
@@ -235,10 +237,28 @@ pub struct Completion {
     pub latency: Nanos,
     /// Whether the side delivered the bytes.
     pub ok: bool,
-    /// Whether a reader got these bytes (false: a probe or a background fill).
-    pub useful: bool,
-    /// Whether it was one part of a striped read.
-    pub striped: bool,
+    /// What it was for.
+    pub role: Role,
+}
+
+/// What a read was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A reader got these bytes.
+    Whole,
+    /// A reader got them as one part of a striped read.
+    Striped,
+    /// The side was asked too because the other one was late, or was late itself: the other one's bytes counted.
+    Outrun,
+    /// Nobody waited for it: it tells how fast a side is, or whether it answers.
+    Duplicate,
+}
+
+impl Role {
+    /// Whether a reader got the bytes.
+    pub(crate) fn is_useful(self) -> bool {
+        matches!(self, Self::Whole | Self::Striped)
+    }
 }
 
 /// What signals from outside say of the backend (states of controllers and imports, counters of links; see
@@ -265,6 +285,7 @@ pub struct Splitter {
     /// What signals say of all targets.
     reported: BackendState,
     hedges: Hedges,
+    usual: Usual,
     /// The latest time told. Callers on several threads look at the clock before they take their turn here, so the times
     /// that they tell are not in order; in here time never goes back.
     now: Nanos,
@@ -273,8 +294,8 @@ pub struct Splitter {
 impl Splitter {
     /// A splitter with nothing in flight.
     pub fn new(policy: Policy) -> Self {
-        let (out, liveness, cache, reported) = Default::default();
-        Self { out, policy, liveness, cache, reported, hedges: Hedges::new(0), now: 0 }
+        let (out, liveness, cache, reported, usual) = Default::default();
+        Self { out, policy, liveness, cache, reported, hedges: Hedges::new(0), usual, now: 0 }
     }
 
     /// The same, with at most `percent` of the hits hedged.
@@ -343,19 +364,30 @@ impl Splitter {
         self.notice_falls();
         if !straggler {
             self.hedges.completed(&done);
+            self.usual.completed(&done);
         }
+        let load = self.load();
         match &mut self.policy {
             Policy::CacheOnly | Policy::BackendOnly | Policy::Static(_) => {}
             Policy::Netcas(netcas) => netcas.completed(now, &done),
             Policy::Orthus(orthus) => orthus.completed(&done),
             Policy::Window(_) if straggler => {}
-            Policy::Window(window) => window.completed(now, &done, live),
+            Policy::Window(window) => window.completed(now, &done, &load, live),
         }
     }
 
     /// From which age on a hit's read of `len` at `side` is late; `None` without hedging, or too little was seen.
     pub fn deadline(&self, side: Side, len: u32) -> Option<Nanos> {
         self.hedges.deadline(side, len)
+    }
+
+    /// From which age on a hit's read of `len` at `side` is no longer taken to be queueing there: 0 where the side is silent.
+    pub fn patience(&mut self, side: Side, target: TargetId, len: u32) -> Nanos {
+        let live = match side {
+            Side::Cache => self.cache.is_live(),
+            Side::Backend => self.target(target).is_live(),
+        };
+        if live { self.usual.patience(side, len) } else { 0 }
     }
 
     /// Whether a hit that is late at `late` may be read at the other side too; if so, it is out of the budget.

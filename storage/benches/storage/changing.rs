@@ -44,30 +44,32 @@ const SCRIPT: [Phase; 6] = [
     Phase { network: 103, flows: 0 },
 ];
 
-/// Runs the script for every policy.
+/// Runs the script for every policy, and pulls the cable of `window`.
 pub(crate) fn run(plan: &Plan) -> Result<Map<String, Value>> {
-    let work = Work::new("changing")?;
-    let remote = Remote::up(&work.0, "nbd", 400)?.with_cache(400)?;
-    put(&remote.files(), "data", 256)?;
-    let profile = (f64::from(CACHE_MB) * 1e6 / 65536.0, f64::from(SCRIPT[0].network) * 1e6 / 65536.0);
-    let cache = remote.cache();
-    let sidecar = Sidecar::start(
-        &work.0,
-        &remote.files(),
-        &cache,
-        300,
-        &["window", "cache-only", "orthus", "netcas", "fixed-50"],
-        Some(profile),
-    )?;
-    sidecar.warm("data")?;
-    forget_pages(&remote.files().join("data"))?;
-    remote.tell("cache-rate", &CACHE_MB.to_string())?;
-
-    let best = best_statics(plan, &remote, &sidecar)?;
-    let runs = paired_runs(plan, &remote, &sidecar)?;
+    let (best, runs) = {
+        let work = Work::new("changing")?;
+        let remote = Remote::up(&work.0, "nbd", 400)?.with_cache(400)?;
+        let sidecar =
+            warm_sidecar(&work, &remote, &["window", "cache-only", "orthus", "netcas", "fixed-50"])?;
+        (best_statics(plan, &remote, &sidecar)?, paired_runs(plan, &remote, &sidecar)?)
+    };
+    let work = Work::new("cable")?;
+    let remote = Remote::by_one_connection(&work.0, 400)?.with_cache(400)?;
+    let sidecar = warm_sidecar(&work, &remote, &["window"])?;
     let recovery = recovery(plan, &remote, &sidecar)?;
     draw(plan, &runs)?;
     Ok(summary(plan, &best, &runs, &recovery))
+}
+
+/// A sidecar that has all of the file `data` in its cache.
+fn warm_sidecar(work: &Work, remote: &Remote, policies: &[&str]) -> Result<Sidecar> {
+    put(&remote.files(), "data", 256)?;
+    let profile = (f64::from(CACHE_MB) * 1e6 / 65536.0, f64::from(SCRIPT[0].network) * 1e6 / 65536.0);
+    let sidecar = Sidecar::start(&work.0, &remote.files(), &remote.cache(), 300, policies, Some(profile))?;
+    sidecar.warm("data")?;
+    forget_pages(&remote.files().join("data"))?;
+    remote.tell("cache-rate", &CACHE_MB.to_string())?;
+    Ok(sidecar)
 }
 
 fn enter(remote: &Remote, phase: Phase, before: Option<Phase>) -> Result<()> {

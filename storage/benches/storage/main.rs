@@ -36,8 +36,10 @@ struct Plan {
     blocks: usize,
     /// One measurement.
     run: Duration,
-    /// Most time for learning.
+    /// Time for learning.
     learn: Duration,
+    /// The most that `window` has for finding a level; reads on until it has found one.
+    search: Duration,
     /// One phase of the changing network.
     phase: Duration,
     cells: Option<String>,
@@ -120,6 +122,7 @@ fn plan() -> Result<Plan> {
         blocks,
         run: Duration::from_millis(millis),
         learn: if quick { Duration::from_secs(3) } else { Duration::from_secs(12) },
+        search: if quick { Duration::from_secs(8) } else { Duration::from_secs(20) },
         phase: if quick { Duration::from_secs(3) } else { Duration::from_secs(5) },
         cells: std::env::var("CELLS").ok(),
         plots,

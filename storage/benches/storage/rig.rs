@@ -74,11 +74,21 @@ pub(crate) fn check(remote: bool) -> Result<()> {
 
 impl Remote {
     pub(crate) fn up(dir: &Path, kind: &str, mib: u32) -> Result<Self> {
+        Self::up_by(dir, &[kind, text(dir)?, &mib.to_string()])
+    }
+
+    /// A server of nbd that the client has one connection to: it is back after an outage as a whole, and not as TCP's timers of
+    /// several connections happen to stand.
+    pub(crate) fn by_one_connection(dir: &Path, mib: u32) -> Result<Self> {
+        Self::up_by(dir, &["nbd", text(dir)?, &mib.to_string(), "1"])
+    }
+
+    fn up_by(dir: &Path, arguments: &[&str]) -> Result<Self> {
         if let Ok(mut up) = UP.lock() {
             up.push(dir.to_owned());
         }
         let remote = Self(dir.to_owned());
-        script(&["up", kind, text(dir)?, &mib.to_string()])?;
+        script(&[&["up"], arguments].concat())?;
         Ok(remote)
     }
 

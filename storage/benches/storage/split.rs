@@ -104,6 +104,11 @@ impl Cell {
         Load { block: self.block, depth: self.depth, pattern: self.pattern }
     }
 
+    /// How many times as long as others a run is: large reads that queue are few, and end in bunches.
+    fn runs(&self) -> u32 {
+        if self.block >= M1 && self.depth > 1 { 2 } else { 1 }
+    }
+
     /// MB/s of cache and network.
     fn rates(&self) -> (u32, u32) {
         let scale = if self.block < K64 { SMALL } else { 1 };
@@ -233,7 +238,7 @@ impl Rig<'_> {
         self.set_up(cell)?;
         let sidecar = self.sidecar.as_ref().context("no sidecar")?;
         self.learn(sidecar, cell)?;
-        let time = self.plan.run;
+        let time = self.plan.run * cell.runs();
         let bare = self.remote.files().join("data");
         let paths = ARMS.map(|arm| {
             let policy = arm.strip_suffix(" again").unwrap_or(arm);
@@ -279,10 +284,13 @@ impl Rig<'_> {
             load::run(&sidecar.mount(policy)?.at.join("data"), cell.load(), time)?;
         }
         let (mount, start) = (sidecar.mount("window")?, Instant::now());
-        load::run(&mount.at.join("data"), cell.load(), most / 4)?;
-        while start.elapsed() < most && mount.is_exploring("data", cell.block)? {
-            load::run(&mount.at.join("data"), cell.load(), most / 16)?;
-        }
+        load::run_with(&mount.at.join("data"), cell.load(), Duration::ZERO, || {
+            std::thread::sleep(most / 4);
+            while start.elapsed() < self.plan.search && mount.is_exploring("data", cell.block)? {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        })?;
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use super::reads::{ReadPath, Reply, Telling};
 use super::version::Current;
 use crate::cache::{BLOCK, Part};
 use crate::io::{Buffer, Job, Range};
-use crate::policy::{Route, Side};
+use crate::policy::{Role, Route, Side};
 
 /// One read all of whose blocks are cached.
 pub(super) struct Hit {
@@ -104,7 +104,13 @@ impl Hit {
                 if route == Route::Probe {
                     path.stats().add_probe();
                     let file = open.past_the_page_cache();
-                    path.read_backend(file, open.ask(start, all), start, false, Box::new(|_, _| {}));
+                    path.read_backend(
+                        file,
+                        open.ask(start, all),
+                        start,
+                        Role::Duplicate,
+                        Box::new(|_, _| {}),
+                    );
                 }
             }
         }
@@ -181,15 +187,13 @@ impl Segment {
 
     fn read_backend(self: &Arc<Self>) {
         let (path, open) = (&self.hit.path, &self.hit.open);
-        let tell =
-            Telling::begin(path, Side::Backend, open.ask(self.start, self.len), true, self.hit.striped);
+        let tell = Telling::begin(path, Side::Backend, open.ask(self.start, self.len), Role::Whole);
         let ours = Arc::clone(self);
         let done = Box::new(move |result: io::Result<usize>, buffer| {
             // Shorter than the version says: the file changed, and the version is no longer to be believed.
             let inside = ours.hit.current.version.size.saturating_sub(ours.start).min(ours.len.into());
             let whole = matches!(result, Ok(got) if got as u64 >= inside);
-            tell.end(result.is_ok());
-            if whole { ours.succeeded(buffer) } else { ours.failed(Side::Backend) }
+            ours.ended(tell, Side::Backend, result.is_ok(), whole.then_some(buffer));
         });
         let (file, buffer) = (open.past_the_page_cache(), Buffer::new(self.len as usize));
         path.engine(Side::Backend).submit(Job::one(file, self.start, buffer, done));
@@ -198,15 +202,14 @@ impl Segment {
     fn read_cache(self: &Arc<Self>, parts: Vec<Part>) {
         let path = &self.hit.path;
         let ask = self.hit.open.ask(self.start, self.len);
-        let tell = Telling::begin(path, Side::Cache, ask, true, self.hit.striped);
+        let tell = Telling::begin(path, Side::Cache, ask, Role::Whole);
         let range = |part: &Part| Range { offset: part.store_offset, len: part.len as usize };
         let ranges = parts.iter().map(range).collect();
         let ours = Arc::clone(self);
         let done = Box::new(move |result: io::Result<usize>, buffer: Buffer| {
             let good = matches!(result, Ok(got) if got == buffer.len()) && ours.check(&parts, &buffer);
             parts.iter().for_each(|part| ours.hit.path.cache().unpin(part));
-            tell.end(good);
-            if good { ours.succeeded(buffer) } else { ours.failed(Side::Cache) }
+            ours.ended(tell, Side::Cache, good, good.then_some(buffer));
         });
         path.engine(Side::Cache).submit(Job {
             file: path.cache().store().data_for_reads(),
@@ -235,9 +238,19 @@ impl Segment {
         good
     }
 
-    fn succeeded(&self, buffer: Buffer) {
-        if !self.done.swap(true, Ordering::AcqRel) {
-            self.hit.complete(self.index, buffer);
+    /// A side has answered; the first good answer counts.
+    fn ended(self: &Arc<Self>, tell: Telling, side: Side, answered: bool, good: Option<Buffer>) {
+        let outrun = if good.is_some() { self.done.swap(true, Ordering::AcqRel) } else { false };
+        let role = match (outrun, self.hit.striped) {
+            (true, _) => Role::Outrun,
+            (false, true) => Role::Striped,
+            (false, false) => Role::Whole,
+        };
+        tell.end_as(role, answered);
+        match good {
+            Some(buffer) if !outrun => self.hit.complete(self.index, buffer),
+            Some(_) => {}
+            None => self.failed(side),
         }
     }
 
@@ -266,11 +279,17 @@ impl Segment {
         waits.then_some(if cache { Side::Cache } else { Side::Backend })
     }
 
-    /// Nobody answered in time.
-    fn overdue(self: &Arc<Self>) {
-        if let Some(side) = self.waits_for() {
+    /// Nobody answered in time. Returns whether that is settled: it is not while the side is busy with others, and this one may
+    /// just be queueing.
+    fn overdue(self: &Arc<Self>, age: Duration) -> bool {
+        let Some(side) = self.waits_for() else { return true };
+        let target = self.hit.open.ask(self.start, self.len).target;
+        let patience = self.hit.path.splitter().patience(side, target, self.len);
+        let lost = age.as_nanos() >= patience.into();
+        if lost {
             self.rescue(side);
         }
+        lost
     }
 
     /// Asks the other side too if this one is later than nearly all, and the budget allows it.
@@ -361,18 +380,18 @@ impl Watch {
     }
 
     fn look(&self) {
-        loop {
-            let overdue = {
-                let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
-                match flying.front() {
-                    Some((since, _)) if since.elapsed() >= self.after => flying.pop_front(),
-                    _ => return,
-                }
-            };
-            if let Some(segment) = overdue.and_then(|(_, s)| s.upgrade()) {
-                segment.overdue();
-            }
-        }
+        let overdue: Vec<_> = {
+            let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+            let late = flying.partition_point(|(since, _)| since.elapsed() >= self.after);
+            flying.drain(..late).collect()
+        };
+        // Rescues are asked for without the lock: what they ask for may answer at once.
+        let patient = overdue.into_iter().filter(|(since, segment)| {
+            segment.upgrade().is_some_and(|segment| !segment.overdue(since.elapsed()))
+        });
+        let patient: Vec<_> = patient.collect();
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        patient.into_iter().rev().for_each(|entry| flying.push_front(entry));
     }
 
     fn hedge(&self) {

@@ -28,7 +28,7 @@ use crate::feedback::{Report, Standing};
 use crate::io::{Buffer, Engine, Job, Workers};
 use crate::metrics::Jobs;
 use crate::policy::{
-    Ask, Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Side, Splitter, Window,
+    Ask, Completion, Nanos, Netcas, Outstanding, Policy, PolicyName, Profile, Role, Side, Splitter, Window,
     WindowConfig,
 };
 
@@ -288,7 +288,7 @@ impl ReadPath {
         }
         // A block of it: what hangs holds memory.
         let Some((from, at)) = parts.first().map(|p| (p.file_offset, p.store_offset)) else { return };
-        let tell = Telling::begin(self, Side::Cache, open.ask(from, BLOCK as u32), false, false);
+        let tell = Telling::begin(self, Side::Cache, open.ask(from, BLOCK as u32), Role::Duplicate);
         let path = Arc::clone(self);
         let done = Box::new(move |result: io::Result<usize>, _: Buffer| {
             parts.iter().for_each(|part| path.cache.unpin(part));
@@ -335,7 +335,7 @@ impl ReadPath {
             }
         });
         let ask = open.ask(start, (end - start) as u32);
-        self.read_backend(Arc::clone(&open.file), ask, start, true, then);
+        self.read_backend(Arc::clone(&open.file), ask, start, Role::Whole, then);
     }
 
     /// One read at the backend, told to the splitter.
@@ -344,10 +344,10 @@ impl ReadPath {
         file: Arc<File>,
         ask: Ask,
         offset: u64,
-        useful: bool,
+        role: Role,
         then: Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>,
     ) {
-        let tell = Telling::begin(self, Side::Backend, ask, useful, false);
+        let tell = Telling::begin(self, Side::Backend, ask, role);
         let done = Box::new(move |result: io::Result<usize>, buffer| {
             tell.end(result.is_ok());
             then(result, buffer);
@@ -522,24 +522,29 @@ pub(super) struct Telling {
     path: Arc<ReadPath>,
     side: Side,
     ask: Ask,
-    useful: bool,
-    striped: bool,
+    role: Role,
     began: Nanos,
 }
 
 impl Telling {
-    pub(super) fn begin(path: &Arc<ReadPath>, side: Side, ask: Ask, useful: bool, striped: bool) -> Self {
+    pub(super) fn begin(path: &Arc<ReadPath>, side: Side, ask: Ask, role: Role) -> Self {
         let began = path.now();
         path.splitter().issued(began, side, ask);
-        Self { path: Arc::clone(path), side, ask, useful, striped, began }
+        Self { path: Arc::clone(path), side, ask, role, began }
     }
 
     pub(super) fn end(self, ok: bool) {
+        let role = self.role;
+        self.end_as(role, ok);
+    }
+
+    /// The same, of a read that the other side may have outrun.
+    pub(super) fn end_as(self, role: Role, ok: bool) {
         let now = self.path.now();
         let latency = now.saturating_sub(self.began);
-        let Self { path, side, ask: Ask { stream, target, len }, useful, striped, .. } = self;
+        let Self { path, side, ask: Ask { stream, target, len }, .. } = self;
         path.stats.add_read(side, len, latency, ok);
-        let done = Completion { stream, target, side, len, latency, ok, useful, striped };
+        let done = Completion { stream, target, side, len, latency, ok, role };
         path.splitter().completed(now, done);
     }
 }

@@ -62,7 +62,7 @@ impl Hedges {
 
     /// A read ended in time; stragglers of a lost backend are not to be told of.
     pub(super) fn completed(&mut self, done: &Completion) {
-        if done.ok && done.useful {
+        if done.ok && done.role.is_useful() {
             self.latencies[done.side as usize][class_of(done.len)].add(done.latency, self.share);
         }
     }
@@ -84,12 +84,12 @@ impl Hedges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{MILLIS, StreamId, TargetId};
+    use crate::policy::{MILLIS, Role, StreamId, TargetId};
     use crate::random::Random;
 
     fn done(side: Side, latency: Nanos) -> Completion {
         let (stream, target) = (StreamId(1), TargetId(0));
-        Completion { stream, target, side, len: 65536, latency, ok: true, useful: true, striped: false }
+        Completion { stream, target, side, len: 65536, latency, ok: true, role: Role::Whole }
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Orthus {
     }
 
     pub(super) fn completed(&mut self, done: &Completion) {
-        if done.useful {
+        if done.role.is_useful() {
             self.bytes += u64::from(done.len);
         }
     }

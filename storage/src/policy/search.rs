@@ -13,7 +13,9 @@
 //! ```
 //! A change of the backend alone is no reason to leave it: what readers get is still more than the cache gives, and the best
 //! level is looked for from where it was. One read at a time is the case where a level cannot be tried without a loss: there
-//! duplicates, which cost nobody time, are compared with the cache first ([`Search::wants_duplicates`]).
+//! duplicates, which cost nobody time, are compared with the cache first ([`Search::wants_duplicates`]). Where they took
+//! longer a trial is only a glance ([`Search::is_lost`]): a reader whom the cache makes wait looks as if it came alone, too, and
+//! is known by its second read while the first is at the backend.
 //! It knows no clock: the caller ends epochs and hands in their rates.
 
 /// What one epoch showed.
@@ -89,6 +91,14 @@ const LOSING: f64 = 0.85;
 /// again is noisy: there it must move further, up to the second figure.
 const MOVED: f64 = 0.12;
 const MOVED_NOISY: f64 = 0.4;
+/// A level that has held for so many epochs was right when it was found.
+const KEPT: u32 = 64;
+/// Reads of a glance, and the share of the best rate that makes it a full trial.
+const GLANCE: u64 = 4;
+const PROMISING: f64 = 0.9;
+/// Signs of a change that make one: an epoch is one, and two where its rate moved by more than this factor.
+const SIGNS: u32 = 3;
+const FAR: f64 = 2.0;
 /// A level that gives less than this of what the cache alone gave is not held on to when things change.
 const WORTHWHILE: f64 = 1.05;
 /// Hold epochs before the first trial, and the most between two.
@@ -111,6 +121,12 @@ pub(crate) struct Search {
     fruitless: u32,
     /// The level that paid before things changed: tried first when they change back.
     recalled: Option<Measured>,
+    /// Whether duplicates showed a reader that came alone a slower backend.
+    slower: bool,
+    /// How often in a row a reader that came alone was soon given less by the backend than by the cache, and for how many
+    /// epochs the best level has held.
+    fooled: u32,
+    kept: u32,
     /// How far the rate must move, and the level that the last search found, while one that began anew is under way.
     moves: f64,
     before: Option<u64>,
@@ -129,6 +145,9 @@ impl Default for Search {
             held: None,
             fruitless: 0,
             recalled: None,
+            slower: false,
+            fooled: 0,
+            kept: 0,
             moves: MOVED,
             before: None,
         }
@@ -163,34 +182,29 @@ impl Search {
     }
 
     /// Whether an epoch that delivered `bytes` in `seconds` can be ended early: it is lost. Judged only once
-    /// the best level would have delivered a fair number of reads of `unit`.
-    pub(crate) fn is_lost(&self, bytes: u64, seconds: f64, unit: u64) -> bool {
+    /// the best level would have delivered a fair number of reads of `unit`; where all reads came `alone` and duplicates have
+    /// shown the backend to be slower, after a few.
+    pub(crate) fn is_lost(&self, bytes: u64, seconds: f64, unit: u64, alone: bool) -> bool {
         let expected = self.best.rate * seconds;
         let share = bytes as f64 / expected.max(1.0);
         let reads = expected / unit.max(1) as f64;
         let trying = self.exploring() && !self.wants_duplicates();
-        trying && (reads > 24.0 && share < 0.4 || reads > 96.0 && share < 0.7)
+        let glanced = alone && self.slower && bytes >= GLANCE * unit;
+        trying && (glanced && share < PROMISING || reads > 24.0 && share < 0.4 || reads > 96.0 && share < 0.7)
     }
 
     /// Begins anew, from plain caching.
     pub(crate) fn restart(&mut self) {
         let before = Some(self.best.level);
-        *self = Self { recalled: self.recalled, moves: self.moves, before, ..Self::default() };
+        let Self { recalled, moves, fooled, .. } = *self;
+        *self = Self { recalled, moves, fooled, before, ..Self::default() };
     }
 
     /// Ends an epoch at [`Self::level`]; sets the next level.
     pub(crate) fn epoch(&mut self, epoch: Epoch) {
         let here = Measured { level: self.level, rate: epoch.rate, keep: epoch.cache_when_spilled * 3 / 4 };
         match self.stage {
-            Stage::Base => {
-                self.best = Measured { keep: 0, ..here };
-                self.peak = here.rate;
-                self.base = here.rate;
-                match self.recalled {
-                    Some(good) => self.to(Stage::Recall, good.level),
-                    None => self.to(Stage::Grow, epoch.unit),
-                }
-            }
+            Stage::Base => self.based(here, &epoch),
             Stage::Recall => {
                 if self.take_if_better(here) {
                     self.start_refine(4, &epoch);
@@ -204,8 +218,23 @@ impl Search {
             Stage::Refine { step, up } => self.refine(here, step, up, &epoch),
             Stage::Hold { left } => self.hold(here, left, &epoch),
             Stage::Ask if epoch.is_hopeless() => self.start_hold(self.longer(2)),
-            Stage::Ask => self.start_trial(true, &epoch),
+            Stage::Ask => {
+                self.slower = false;
+                self.start_trial(true, &epoch);
+            }
             Stage::Trial { up } => self.trial(here, up),
+        }
+    }
+
+    /// Plain caching was measured.
+    fn based(&mut self, here: Measured, epoch: &Epoch) {
+        self.slower = epoch.is_hopeless();
+        self.best = Measured { keep: 0, ..here };
+        self.peak = here.rate;
+        self.base = here.rate;
+        match self.recalled {
+            Some(good) => self.to(Stage::Recall, good.level),
+            None => self.to(Stage::Grow, epoch.unit),
         }
     }
 
@@ -222,7 +251,11 @@ impl Search {
         };
         self.peak = self.peak.max(here.rate);
         if better {
+            if self.best.level == 0 {
+                self.base = self.best.rate;
+            }
             self.best = here;
+            self.kept = 0;
         }
         better
     }
@@ -304,12 +337,14 @@ impl Search {
 
     fn hold(&mut self, here: Measured, left: u32, epoch: &Epoch) {
         let held = *self.held.get_or_insert(*epoch);
+        self.kept += 1;
         let ratio = here.rate / self.best.rate.max(1.0);
         let readers_moved = !is_same(epoch.in_flight, held.in_flight);
         let backend_moved = self.best.level > 0 && !is_same(epoch.backend_latency, held.backend_latency);
         let moved = (ratio - 1.0).abs() > self.moves || readers_moved || backend_moved;
-        self.moved = if moved { self.moved + 1 } else { 0 };
-        if self.moved >= 3 {
+        let sign = if (1.0 / FAR..FAR).contains(&ratio) { 1 } else { 2 };
+        self.moved = if moved { self.moved + sign } else { 0 };
+        if self.moved >= SIGNS {
             let cache_moved = readers_moved || !is_same(epoch.cache_latency, held.cache_latency);
             return self.changed(here, cache_moved, epoch);
         }
@@ -330,13 +365,31 @@ impl Search {
 
     /// Something is not what it was when the level was found.
     fn changed(&mut self, here: Measured, cache_moved: bool, epoch: &Epoch) {
+        if self.best.level > 0 && epoch.is_alone() && here.rate < self.base {
+            return self.back_to_the_cache();
+        }
         if cache_moved || self.best.level == 0 || here.rate < self.base * WORTHWHILE {
-            return self.restart();
+            self.restart();
+            // What the cache alone gives has just been seen.
+            if here.level == 0 && !epoch.is_alone() {
+                self.based(here, epoch);
+            }
+            return;
         }
         self.before = Some(self.best.level);
         self.best = here;
         self.peak = here.rate;
         self.start_refine(2, epoch);
+    }
+
+    /// A link that has rested carries the first reads faster than those that follow: whoever was fooled by that is in less of a
+    /// hurry to try it again.
+    fn back_to_the_cache(&mut self) {
+        self.fooled = if self.kept < KEPT { self.fooled + 1 } else { 0 };
+        (self.recalled, self.before) = (None, None);
+        self.best = Measured { level: 0, rate: self.base, keep: 0 };
+        self.peak = self.base;
+        self.start_hold((FIRST_HOLD << self.fooled.min(8)).min(LAST_HOLD));
     }
 
     fn start_trial(&mut self, up: bool, epoch: &Epoch) {
@@ -371,87 +424,4 @@ fn is_same(one: u64, other: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs the search against a known rate curve over the level, `n` requests of one byte in flight.
-    fn found(n: u64, rate: impl Fn(u64) -> f64) -> u64 {
-        let mut search = Search::default();
-        for _ in 0..200 {
-            let level = search.level().min(n);
-            search.epoch(Epoch {
-                rate: rate(level),
-                in_flight: n,
-                unit: 1,
-                cache_when_spilled: n - level,
-                cache_latency: 1,
-                backend_latency: 1,
-            });
-        }
-        search.best.level
-    }
-
-    #[test]
-    fn a_backend_that_only_costs_is_left_alone() {
-        assert_eq!(found(1, |w| if w == 0 { 54.0 } else { 2.5 }), 0);
-        assert_eq!(found(4, |w| 112.0 - 10.0 * w as f64), 0);
-    }
-
-    #[test]
-    fn a_peak_behind_a_plateau_is_found() {
-        // 1024 in flight: the backend saturates at 16, the cache is fast only with at most 4 inside.
-        let rate = |w: u64| if w >= 1020 { 112.0 } else { 62.0 } + 53.0 * (w.min(16) as f64) / 16.0;
-        let level = found(1024, rate);
-        assert!(level >= 1020, "{level}");
-    }
-
-    #[test]
-    fn of_equal_levels_the_lowest_wins() {
-        let level = found(256, |w| 100.0 + 50.0 * (w.min(16) as f64) / 16.0);
-        assert!((14..=17).contains(&level), "{level}");
-    }
-
-    #[test]
-    fn a_noisy_device_is_not_searched_for_ever() {
-        let mut search = Search::default();
-        let mut random = crate::random::Random(3);
-        let mut searching = 0;
-        for epoch in 0..3000 {
-            searching += u32::from(epoch > 1000 && search.level() > 0);
-            // The backend is worth nothing, and the cache's rate wanders by a quarter, for a few epochs at a time.
-            let wander = if epoch % 12 < 6 { 1.0 } else { 0.75 + random.below(10) as f64 / 100.0 };
-            let rate = wander * if search.level() == 0 { 100.0 } else { 50.0 };
-            search.epoch(Epoch {
-                rate,
-                in_flight: 1,
-                unit: 1,
-                cache_when_spilled: 0,
-                cache_latency: 2,
-                backend_latency: 1,
-            });
-        }
-        assert!(searching < 120, "{searching} of 2000 epochs at the backend");
-    }
-
-    #[test]
-    fn a_moved_rate_restarts_from_plain_caching() {
-        let mut search = Search::default();
-        let epoch = |rate| Epoch {
-            rate,
-            in_flight: 16,
-            unit: 1,
-            cache_when_spilled: 4,
-            cache_latency: 1,
-            backend_latency: 1,
-        };
-        for _ in 0..60 {
-            let level = search.level().min(16) as f64;
-            search.epoch(epoch(100.0 + level));
-        }
-        assert!(search.level() > 0 && !search.exploring());
-        for _ in 0..3 {
-            search.epoch(epoch(40.0));
-        }
-        assert_eq!(search.level(), 0);
-    }
-}
+mod tests;

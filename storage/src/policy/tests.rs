@@ -4,7 +4,7 @@ const ASK: Ask = Ask { stream: StreamId(7), target: TargetId(0), len: 65536 };
 
 fn done(side: Side, latency: Nanos, ok: bool) -> Completion {
     let Ask { stream, target, len } = ASK;
-    Completion { stream, target, side, len, latency, ok, useful: true, striped: false }
+    Completion { stream, target, side, len, latency, ok, role: Role::Whole }
 }
 
 fn every_policy() -> Vec<Policy> {
@@ -126,7 +126,7 @@ fn over_four_targets(slow: Nanos) -> ([u32; 4], u32) {
     let mut flying: Vec<(Nanos, Completion)> = Vec::new();
     let (mut now, mut counts, mut most) = (0, [0; 4], 0);
     while now < 20 * SECOND {
-        while flying.iter().filter(|(_, d)| d.useful).count() < 16 {
+        while flying.iter().filter(|(_, d)| d.role.is_useful()).count() < 16 {
             let target = TargetId(random.below(4) as u32);
             let ask = Ask { stream: StreamId(random.below(16)), target, len: 65536 };
             let route = splitter.route(now, ask);
@@ -146,8 +146,7 @@ fn over_four_targets(slow: Nanos) -> ([u32; 4], u32) {
                     len,
                     latency: service,
                     ok: true,
-                    useful,
-                    striped: false,
+                    role: if useful { Role::Whole } else { Role::Duplicate },
                 };
                 flying.push((now + service, done));
             };
@@ -160,7 +159,8 @@ fn over_four_targets(slow: Nanos) -> ([u32; 4], u32) {
                 Route::Stripe { .. } => panic!("64 KiB are not striped"),
             }
         }
-        let held = flying.iter().filter(|(_, d)| d.useful && d.side == Side::Backend && d.target.0 == 3);
+        let held =
+            flying.iter().filter(|(_, d)| d.role.is_useful() && d.side == Side::Backend && d.target.0 == 3);
         let first = flying.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(i, _)| i).unwrap();
         if now > 10 * SECOND {
             most = most.max(held.count() as u32);
@@ -169,7 +169,7 @@ fn over_four_targets(slow: Nanos) -> ([u32; 4], u32) {
         now = now.max(at);
         splitter.tick(now);
         splitter.completed(now, done);
-        if now > 10 * SECOND && done.useful && done.side == Side::Backend {
+        if now > 10 * SECOND && done.role.is_useful() && done.side == Side::Backend {
             counts[done.target.0 as usize] += 1;
         }
     }
@@ -209,8 +209,10 @@ fn large_misses_do_not_hide_a_backend_that_is_faster_for_a_single_reader() {
         splitter.issued(now, side, ASK);
         if route == Route::Probe {
             splitter.issued(now, Side::Backend, ASK);
-            splitter
-                .completed(now + 600_000, Completion { useful: false, ..done(Side::Backend, 600_000, true) });
+            splitter.completed(
+                now + 600_000,
+                Completion { role: Role::Duplicate, ..done(Side::Backend, 600_000, true) },
+            );
         }
         now += latency;
         splitter.completed(now, done(side, latency, true));
@@ -247,7 +249,11 @@ fn a_single_reader_of_large_blocks_is_striped_and_never_sent_to_the_slow_side_al
         ends.sort_by_key(|e| e.0);
         parts.iter().for_each(|(side, len)| splitter.issued(now, *side, Ask { len: *len, ..ask }));
         for (latency, side, len) in &ends {
-            let done = Completion { len: *len, striped: parts.len() == 2, ..done(*side, *latency, true) };
+            let done = Completion {
+                len: *len,
+                role: if parts.len() == 2 { Role::Striped } else { Role::Whole },
+                ..done(*side, *latency, true)
+            };
             splitter.completed(now + latency, done);
         }
         now += ends.last().map_or(MILLIS, |e| e.0);

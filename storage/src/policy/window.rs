@@ -21,12 +21,12 @@ mod stripe;
 
 use super::search::Search;
 use super::target::PerTarget;
-use super::{Ask, Completion, InFlight, MILLIS, Nanos, Outstanding, Route, Side, StreamId, TargetId};
+use super::{Ask, Completion, InFlight, MILLIS, Nanos, Outstanding, Role, Route, Side, StreamId, TargetId};
 use epoch::Meter;
 use minimum::ExpiringMin;
 use probe::Probe;
 use serde::Serialize;
-use stripe::Stripes;
+use stripe::{Large, Stripes};
 
 /// What an administrator may set.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,6 +88,8 @@ pub enum Reason {
     Spilled,
     /// Striped.
     Striped,
+    /// Whole at the cache, to see whether striping pays.
+    Compared,
 }
 
 /// State of the policy.
@@ -227,8 +229,10 @@ impl Window {
         if mean > BEARABLE_FLOOR.max(self.cache.mean * BEARABLE_FACTOR) {
             return Reason::BackendSlow;
         }
-        if self.stripes.wants(len, out) {
-            return Reason::Striped;
+        match self.stripes.decide(len, out) {
+            Large::Striped => return Reason::Striped,
+            Large::AtCache => return Reason::Compared,
+            Large::Free => {}
         }
         let search = &self.searches[class_of(len)];
         let (level, keep) = (search.level(), search.keep());
@@ -280,13 +284,13 @@ impl Window {
         due
     }
 
-    /// What is measured while the backend is not live says nothing of later.
-    pub(super) fn completed(&mut self, now: Nanos, done: &Completion, live: bool) {
+    /// `out`: what is still under way. What is measured while the backend is not live says nothing of later.
+    pub(super) fn completed(&mut self, now: Nanos, done: &Completion, out: &Outstanding, live: bool) {
         if done.side == Side::Backend {
             let target = self.target(done.target);
             let held = &mut target.held[done.stream.bucket()];
             *held = held.saturating_sub(u64::from(done.len));
-            if !done.useful {
+            if done.role == Role::Duplicate {
                 target.duplicates.remove(done.len);
             }
         }
@@ -301,7 +305,9 @@ impl Window {
         if !live {
             return self.meter.restart(now);
         }
-        if let Some((class, epoch)) = self.meter.completed(now, done, self.backend.mean, &self.searches) {
+        let out = self.waited_for(out);
+        if let Some((class, epoch)) = self.meter.completed(now, done, &out, self.backend.mean, &self.searches)
+        {
             if !self.meter.is_striped() {
                 self.searches[class].epoch(epoch);
             }
@@ -315,7 +321,7 @@ impl Window {
         let target = self.target(done.target);
         target.heard = now;
         target.timing.add(now, done.latency);
-        let single = !done.useful && !self.searches[class_of(done.len)].wants_duplicates();
+        let single = done.role == Role::Duplicate && !self.searches[class_of(done.len)].wants_duplicates();
         if single && self.probe.answered(done.latency) {
             self.searches.iter_mut().filter(|s| s.level() == 0).for_each(Search::restart);
         }

@@ -15,8 +15,17 @@ const BOUND: Duration = Duration::from_secs(60);
 struct Remote(PathBuf);
 
 impl Remote {
+    /// A device for a cache, whose rate can be set; its file system is in `local`.
+    fn cache_device(dir: &Path) -> Option<Self> {
+        Self::begin("cache", dir, &["cache"])
+    }
+
     /// `None`, with the reason, where this machine lacks something.
     fn up(kind: &str, dir: &Path) -> Option<Self> {
+        Self::begin(kind, dir, &["up", kind])
+    }
+
+    fn begin(kind: &str, dir: &Path, words: &[&str]) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -28,8 +37,8 @@ impl Remote {
             return None;
         }
         let remote = Self(dir.to_owned());
-        let up = script().args(["up", kind]).arg(dir).arg("64").status().unwrap();
-        assert!(up.success(), "remote.sh up {kind} failed");
+        let up = script().args(words).arg(dir).arg("64").status().unwrap();
+        assert!(up.success(), "remote.sh {words:?} failed");
         Some(remote)
     }
 
@@ -104,4 +113,34 @@ fn a_pulled_cable_before_nbd_and_ext4_leaves_hits_and_loses_nothing() {
 #[test]
 fn a_pulled_cable_before_glusterfs_leaves_hits_and_loses_nothing() {
     survives_a_pulled_cable("gluster");
+}
+
+/// 48 reads of 256 KiB at a device of 24 MB/s take half a second each, longer than a silent side is given.
+#[test]
+fn reads_that_queue_at_a_slow_cache_are_not_read_at_the_backend_too() {
+    const READ: usize = 256 << 10;
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let Some(device) = Remote::cache_device(dir.path()) else { return };
+    let rig = Rig::caching_at(device.0.join("local/cache"), &["--policy", "cache-only"]);
+    let whole = content(24 << 20, 1);
+    let path = rig.put("f", &whole);
+    rig.warm(&path);
+    device.tell("cache-rate", "24");
+    let before = rig.stats("backend_reads_total");
+    std::thread::scope(|scope| {
+        for reader in 0..48 {
+            let (file, whole) = (direct(&path), &whole);
+            scope.spawn(move || {
+                let mut bytes = vec![0; READ];
+                for turn in 0..8 {
+                    let at = (reader * 2 + turn * 13) % 96 * READ;
+                    file.read_exact_at(&mut bytes, at as u64).unwrap();
+                    assert!(bytes == whole[at..at + READ], "wrong bytes");
+                }
+            });
+        }
+    });
+    let mean_ms = rig.stats("cache_read_nanoseconds_total") / rig.stats("cache_reads_total") / 1_000_000;
+    assert!(mean_ms > 300, "they did not queue: {mean_ms} ms");
+    assert_eq!((rig.stats("rescues_total"), rig.stats("backend_reads_total")), (0, before));
 }

@@ -4,11 +4,12 @@
 //!   restart -> settle (the old setting's requests drain) -> measure -> Epoch
 //! ```
 //! An epoch belongs to the size class that moved most bytes in it; only that class's search learns from it. Time in which
-//! nobody reads is not measured: readers who pause are not a slow device.
+//! nobody reads is not measured: readers who pause are not a slow device. Before a pause the queues run empty and after it they
+//! fill: no epoch ends then, and where readers seldom pause, one that is cut by a pause is begun again.
 
 use super::{CLASSES, class_of};
 use crate::policy::search::{Epoch, Search};
-use crate::policy::{Ask, Completion, MILLIS, Nanos, Outstanding, SECOND, Side};
+use crate::policy::{Ask, Completion, MILLIS, Nanos, Outstanding, Role, SECOND, Side};
 
 /// Reads an epoch needs, and the least and the most time it takes. Large reads are few, so fewer of them are enough after some
 /// time.
@@ -18,6 +19,10 @@ const SHORTEST: Nanos = 20 * MILLIS;
 const LONG: Nanos = 300 * MILLIS;
 const LONGEST: Nanos = SECOND;
 const SETTLE_READS: u32 = 16;
+/// How often all that is under way is to have been answered: what queues together often ends together.
+const TURNS: u32 = 3;
+/// A pause that is none: the next read of somebody who waits for each.
+const PAUSE: Nanos = 20 * MILLIS;
 
 #[derive(Debug, Default)]
 pub(super) struct Meter {
@@ -27,6 +32,8 @@ pub(super) struct Meter {
     /// How far that clock is behind, and when the last read ended.
     idle: Nanos,
     last: Nanos,
+    /// Whether an epoch has ended since the last pause.
+    seldom: bool,
     reads: u32,
     bytes: [u64; CLASSES],
     /// Of those, by parts of striped reads.
@@ -66,16 +73,20 @@ impl Meter {
     pub(super) fn restart(&mut self, now: Nanos) {
         let older = |seen: Seen| Seen { before: seen.now, now: 0 };
         let (streams, targets) = (older(self.streams), older(self.targets));
-        *self =
-            Self { since: now - self.idle, streams, targets, idle: self.idle, last: now, ..Self::default() };
+        let Self { idle, seldom, .. } = *self;
+        *self = Self { since: now - idle, streams, targets, idle, last: now, seldom, ..Self::default() };
     }
 
     /// A hit arrived and was routed.
     pub(super) fn arrived(&mut self, now: Nanos, ask: Ask, out: &Outstanding, spilled: bool) {
         let len = u64::from(ask.len);
         if out.cache.reads + out.backend.reads == 0 {
-            self.idle += now.saturating_sub(self.last);
+            let pause = now.saturating_sub(self.last);
+            self.idle += pause;
             self.last = now;
+            if pause > PAUSE && std::mem::take(&mut self.seldom) {
+                self.restart(now);
+            }
         }
         self.streams.now |= 1 << ask.stream.bucket();
         self.targets.now |= 1 << ask.target.bucket();
@@ -97,39 +108,44 @@ impl Meter {
         (self.targets.before | self.targets.now) >> target & 1 == 1
     }
 
-    /// A read completed; returns the class and the epoch when enough was seen. `drains`: how long reads at the backend take.
+    /// A read completed and left `out` under way; returns the class and the epoch when enough was seen. `drains`: how long reads at
+    /// the backend take.
     pub(super) fn completed(
         &mut self,
         now: Nanos,
         done: &Completion,
+        out: &Outstanding,
         drains: Nanos,
         searches: &[Search; CLASSES],
     ) -> Option<(usize, Epoch)> {
         let timing = &mut self.timings[done.side as usize][class_of(done.len)];
         timing.reads += 1;
         timing.nanos += done.latency;
-        if !done.useful {
+        if !done.role.is_useful() {
             return None;
         }
         self.last = now;
         let (now, drains) = (now - self.idle, drains.min(LONGEST));
         self.reads += 1;
         self.bytes[class_of(done.len)] += u64::from(done.len);
-        self.striped += if done.striped { u64::from(done.len) } else { 0 };
+        self.striped += if done.role == Role::Striped { u64::from(done.len) } else { 0 };
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
         let Some(settled) = self.settled else {
             if self.reads >= SETTLE_READS.min(self.concurrent + 1) && now - self.since >= drains * 3 / 2 {
-                let Self { since, idle, last, streams, targets, .. } = *self;
-                *self = Self { since, settled: Some(now), idle, last, streams, targets, ..Self::default() };
+                let Self { since, idle, last, seldom, streams, targets, .. } = *self;
+                let settled = Some(now);
+                *self = Self { since, settled, idle, last, seldom, streams, targets, ..Self::default() };
                 return None;
             }
             let lost = self.lost(now, self.since, &searches[class]);
             return lost.then(|| (class, self.epoch(now, self.since, class)));
         };
         let elapsed = now - settled;
-        let few = self.reads >= FEW_READS && elapsed >= LONG;
-        let enough = (self.reads >= READS || few) && elapsed >= SHORTEST.max(drains * 3);
-        let over = enough || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
+        let few = self.reads >= FEW_READS.max(TURNS * self.concurrent) && elapsed >= LONG;
+        let runs_empty = (out.cache.reads + out.backend.reads + 1) * 2 < self.concurrent;
+        let enough =
+            (self.reads >= READS.max(TURNS * self.concurrent) || few) && elapsed >= SHORTEST.max(drains * 3);
+        let over = enough && !runs_empty || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
         over.then(|| (class, self.epoch(now, settled, class)))
     }
 
@@ -140,10 +156,12 @@ impl Meter {
 
     fn lost(&self, now: Nanos, since: Nanos, search: &Search) -> bool {
         let bytes: u64 = self.bytes.iter().sum();
-        search.is_lost(bytes, (now - since) as f64 / SECOND as f64, bytes / u64::from(self.reads.max(1)))
+        let (seconds, unit) = ((now - since) as f64 / SECOND as f64, bytes / u64::from(self.reads.max(1)));
+        search.is_lost(bytes, seconds, unit, self.concurrent <= 1)
     }
 
-    fn epoch(&self, now: Nanos, since: Nanos, class: usize) -> Epoch {
+    fn epoch(&mut self, now: Nanos, since: Nanos, class: usize) -> Epoch {
+        self.seldom = true;
         let total: u64 = self.bytes.iter().sum();
         let latency = |side: Side| self.timings[side as usize][class].mean();
         Epoch {
@@ -154,5 +172,67 @@ impl Meter {
             cache_latency: latency(Side::Cache),
             backend_latency: latency(Side::Backend),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{InFlight, StreamId, TargetId};
+
+    const LEN: u32 = 65536;
+    const DEPTH: u32 = 64;
+
+    /// Runs of `reads` each, with a pause between: the rates of the epochs, in reads per second. A read ends every millisecond while all
+    /// are under way, and every two while fewer are.
+    fn epochs(reads: u32, runs: u32) -> Vec<u64> {
+        let (mut meter, searches) = (Meter::default(), <[Search; CLASSES]>::default());
+        let (mut now, mut found) = (SECOND, Vec::new());
+        let ask = Ask { stream: StreamId(1), target: TargetId(0), len: LEN };
+        for _ in 0..runs {
+            let (mut under_way, mut sent, mut ended) = (0, 0, 0);
+            while ended < reads {
+                while under_way < DEPTH && sent < reads {
+                    let cache = InFlight { reads: under_way, bytes: u64::from(under_way * LEN) };
+                    meter.arrived(now, ask, &Outstanding { cache, ..Outstanding::default() }, false);
+                    (under_way, sent) = (under_way + 1, sent + 1);
+                }
+                now += if under_way == DEPTH { MILLIS } else { 2 * MILLIS };
+                (under_way, ended) = (under_way - 1, ended + 1);
+                let done = Completion {
+                    stream: ask.stream,
+                    target: ask.target,
+                    side: Side::Cache,
+                    len: LEN,
+                    latency: 64 * MILLIS,
+                    ok: true,
+                    role: Role::Whole,
+                };
+                let cache = InFlight { reads: under_way, bytes: u64::from(under_way * LEN) };
+                let out = Outstanding { cache, ..Outstanding::default() };
+                if let Some((_, epoch)) = meter.completed(now, &done, &out, 0, &searches) {
+                    found.push((epoch.rate / f64::from(LEN)).round() as u64);
+                    meter.restart(now);
+                }
+            }
+            now += 3 * SECOND;
+        }
+        found
+    }
+
+    #[test]
+    fn queues_that_run_empty_before_a_rare_pause_are_not_measured() {
+        let found = epochs(600, 20);
+        assert!(found.len() >= 40, "{}", found.len());
+        let whole = found.iter().filter(|rate| **rate == 1000).count();
+        // The last whole epoch of a run may reach into its end.
+        assert!(whole * 10 >= found.len() * 9, "{found:?}");
+    }
+
+    #[test]
+    fn readers_who_pause_often_are_measured_over_their_pauses() {
+        let found = epochs(100, 60);
+        assert!(found.len() >= 20, "{}", found.len());
+        assert!(found.iter().all(|rate| (500..900).contains(rate)), "{found:?}");
     }
 }

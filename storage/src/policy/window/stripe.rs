@@ -1,80 +1,226 @@
 //! Striping: one large read that comes nearly alone is cut in two, read at both sides at once.
 //!
-//! The cut moves so that both parts end together; whether striping pays at all is decided by comparing the
-//! later part with whole reads at the cache, both re-measured now and then.
+//! The cut follows what each side takes per byte, so that both parts end together. Whether striping pays is decided by
+//! comparing that with whole reads. What is not done is tried now and then: the more it costs, the more seldom.
+//!
+//! ```text
+//!   whole -- 4 reads, later as many as a trial is worth --> two striped --(pay)--> striped -- the same --> two whole ones at the cache
+//!     ^                                                                               |
+//!     +---------------------------------(no longer pays)------------------------------+
+//! ```
 
-use crate::policy::{Completion, Nanos, Outstanding, Side};
+use crate::policy::{Completion, Outstanding, Role};
 
 /// Shorter reads cost more in overhead than a second device can give back.
 const SHORTEST: u32 = 512 << 10;
 /// Reads in flight below which the caller counts as alone.
 const ALONE: u32 = 2;
-/// Every so many large reads the other way is tried.
-const TRY_EVERY: u32 = 64;
-/// The cut is a multiple of this share of the read.
-const PARTS: u64 = 64;
-const BLOCK: u64 = 4096;
+/// Reads of a trial.
+const TRIAL: u32 = 2;
+/// Reads before the first trial, and the fewest and most between two.
+const FIRST: u32 = 4;
+const SOON: f64 = 32.0;
+const SELDOM: f64 = 1024.0;
+/// Reads between two trials for each that a trial costs: trials take a hundredth of the time at most.
+const SPARING: f64 = 100.0;
+/// Striping must be faster than whole reads by this factor.
+const WORTH: f64 = 1.05;
+/// The least that a side reads of a striped read, as a share of it; and the cache's share while nothing is known.
+const LEAST: f64 = 1.0 / 64.0;
+const UNKNOWN: f64 = 0.75;
+const BLOCK: f64 = 4096.0;
+
+/// How a large read is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Large {
+    Striped,
+    /// Whole at the cache, to compare.
+    AtCache,
+    /// Striping has no say.
+    Free,
+}
 
 #[derive(Debug)]
 pub(super) struct Stripes {
-    /// Of [`PARTS`], how many the cache reads.
-    share: u64,
-    whole: f64,
-    cache_part: f64,
-    backend_part: f64,
-    count: u32,
+    /// Nanoseconds per byte of the parts of striped reads, by side.
+    parts: [Pace; 2],
+    /// The same of whole reads, wherever they were read.
+    whole: Pace,
+    /// Reads since the last trial, and how many there are between two.
+    since: u32,
+    gap: u32,
 }
 
 impl Default for Stripes {
     fn default() -> Self {
-        Self { share: PARTS * 3 / 4, whole: 0.0, cache_part: 0.0, backend_part: 0.0, count: 0 }
+        let (parts, whole) = Default::default();
+        Self { parts, whole, since: 0, gap: FIRST }
     }
 }
 
 impl Stripes {
-    /// Whether a read of `len` should be striped now.
-    pub(super) fn wants(&mut self, len: u32, out: &Outstanding) -> bool {
+    /// How a read of `len` is to be read now.
+    pub(super) fn decide(&mut self, len: u32, out: &Outstanding) -> Large {
         if len < SHORTEST || out.cache.reads + out.backend.reads >= ALONE {
-            return false;
+            return Large::Free;
         }
-        self.count = self.count.wrapping_add(1);
-        let striped = self.cache_part.max(self.backend_part);
-        let pays = self.whole > 0.0 && striped > 0.0 && striped * 1.05 < self.whole;
-        let try_other = self.whole > 0.0 && self.count % TRY_EVERY < 2;
-        pays != try_other
+        let pays = self.pays();
+        self.since += 1;
+        let trial = self.since > self.gap && self.whole.is_known();
+        if trial && self.since == self.gap + 1 && !pays {
+            self.parts.iter_mut().for_each(Pace::doubt);
+        }
+        if trial && self.since >= self.gap + TRIAL {
+            self.since = 0;
+            self.gap = self.gap_now(pays);
+        }
+        match (pays, trial) {
+            (true, false) | (false, true) => Large::Striped,
+            (true, true) => Large::AtCache,
+            (false, false) => Large::Free,
+        }
     }
 
-    /// Bytes of the cache's part of a read of `len`.
+    /// Whether both sides together are faster than the one that whole reads are sent to.
+    fn pays(&self) -> bool {
+        let known = self.whole.is_known() && self.parts.iter().all(Pace::is_known);
+        known && self.striped_at(self.best_share()) * WORTH < self.whole.mean
+    }
+
+    /// Nanoseconds per byte of a read of which the cache reads `share`.
+    fn striped_at(&self, share: f64) -> f64 {
+        let [cache, backend] = &self.parts;
+        (cache.mean * share).max(backend.mean * (1.0 - share))
+    }
+
+    /// The share at which both parts take equally long.
+    fn best_share(&self) -> f64 {
+        let [cache, backend] = &self.parts;
+        backend.mean / (cache.mean + backend.mean)
+    }
+
+    /// The cache's share of a striped read.
+    fn share(&self) -> f64 {
+        let known = self.parts.iter().all(Pace::is_known);
+        let share = if known { self.best_share() } else { UNKNOWN };
+        share.clamp(LEAST, 1.0 - LEAST)
+    }
+
+    /// Reads until the next trial of what is not done now.
+    fn gap_now(&self, pays: bool) -> u32 {
+        let (done, tried) = (self.whole.mean, self.striped_at(self.share()));
+        let costs = if pays { done / tried } else { tried / done } - 1.0;
+        (SPARING * f64::from(TRIAL) * costs).clamp(SOON, SELDOM) as u32
+    }
+
+    /// Bytes of the cache's part of a read of `len`: whole blocks, the odd one at the faster side.
     pub(super) fn cache_part(&self, len: u32) -> u32 {
-        let part = u64::from(len) * self.share / PARTS / BLOCK * BLOCK;
-        u32::try_from(part.max(BLOCK)).unwrap_or(len)
+        let blocks = f64::from(len) / BLOCK * self.share();
+        let blocks = if self.share() < 0.5 { blocks.floor() } else { blocks.ceil() };
+        (blocks.max(1.0) * BLOCK) as u32
     }
 
-    /// Learns from a completion: whole large reads, and the two parts of a striped one.
+    /// Learns from a completion: whole large reads that were waited for, and the parts of a striped one.
     pub(super) fn completed(&mut self, done: &Completion) {
-        if done.len >= SHORTEST && done.side == Side::Cache && !done.striped {
-            blend(&mut self.whole, done.latency);
-        } else if done.striped {
-            match done.side {
-                Side::Cache => blend(&mut self.cache_part, done.latency),
-                Side::Backend => {
-                    blend(&mut self.backend_part, done.latency);
-                    self.balance();
-                }
-            }
-        }
-    }
-
-    fn balance(&mut self) {
-        if self.cache_part > self.backend_part * 1.05 {
-            self.share = (self.share - 1).max(PARTS / 8);
-        } else if self.backend_part > self.cache_part * 1.05 {
-            self.share = (self.share + 1).min(PARTS - 2);
+        let pace = done.latency.max(1) as f64 / f64::from(done.len.max(1));
+        if done.role == Role::Striped {
+            self.parts[done.side as usize].add(pace);
+        } else if done.len >= SHORTEST && done.role == Role::Whole {
+            self.whole.add(pace);
         }
     }
 }
 
-fn blend(mean: &mut f64, latency: Nanos) {
-    let latency = latency as f64;
-    *mean = if *mean == 0.0 { latency } else { *mean + (latency - *mean) / 4.0 };
+/// A mean that forgets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    mean: f64,
+    /// How many samples it stands on, up to three.
+    samples: u8,
+}
+
+impl Pace {
+    fn add(&mut self, pace: f64) {
+        self.mean += (pace - self.mean) / f64::from(self.samples + 1);
+        self.samples = (self.samples + 1).min(3);
+    }
+
+    fn is_known(&self) -> bool {
+        self.mean > 0.0
+    }
+
+    /// The next sample counts alone.
+    fn doubt(&mut self) {
+        self.samples = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Side, StreamId, TargetId};
+
+    const LEN: u32 = 1 << 20;
+
+    /// A reader of large blocks who comes alone: `paces` of cache and backend in nanoseconds per byte, `fixed` nanoseconds at the
+    /// backend besides. Whole reads that are free go to the cache. Returns the time of the reads from `skip` on, over that of plain caching.
+    fn reader(stripes: &mut Stripes, reads: u32, skip: u32, paces: [f64; 2], fixed: f64) -> f64 {
+        let alone = Outstanding::default();
+        let mut took = 0.0;
+        for read in 0..reads {
+            let parts = match stripes.decide(LEN, &alone) {
+                Large::Striped => {
+                    let cache = stripes.cache_part(LEN);
+                    vec![(Side::Cache, cache), (Side::Backend, LEN - cache)]
+                }
+                Large::AtCache | Large::Free => vec![(Side::Cache, LEN)],
+            };
+            let mut longest = 0.0;
+            for (side, len) in &parts {
+                let extra = if *side == Side::Backend { fixed } else { 0.0 };
+                let latency = f64::from(*len) * paces[*side as usize] + extra;
+                longest = latency.max(longest);
+                stripes.completed(&Completion {
+                    stream: StreamId(1),
+                    target: TargetId(0),
+                    side: *side,
+                    len: *len,
+                    latency: latency as u64,
+                    ok: true,
+                    role: if parts.len() == 2 { Role::Striped } else { Role::Whole },
+                });
+            }
+            took += if read >= skip { longest } else { 0.0 };
+        }
+        took / (f64::from(reads - skip) * f64::from(LEN) * paces[0])
+    }
+
+    #[test]
+    fn the_cut_is_found_within_a_few_reads_whatever_the_sides_are() {
+        for (cache, backend) in [(16.0, 55.0), (16.0, 16.0), (16.0, 9.0), (16.0, 160.0), (50.0, 5.0)] {
+            let got = reader(&mut Stripes::default(), 400, 40, [cache, backend], 0.0);
+            let best = backend / (cache + backend);
+            let most = best + (1.0 - best) * 2.5 / 64.0;
+            assert!(
+                got <= most * 1.02,
+                "{cache}:{backend}: {got:.3} of plain caching, {best:.3} is the best"
+            );
+        }
+    }
+
+    #[test]
+    fn a_backend_that_answers_late_is_asked_for_less_or_nothing() {
+        let got = reader(&mut Stripes::default(), 400, 40, [16.0, 16.0], 4e6);
+        assert!((0.6..0.68).contains(&got), "{got:.3}");
+        let got = reader(&mut Stripes::default(), 2000, 500, [16.0, 16.0], 40e6);
+        assert!((1.0..1.1).contains(&got), "{got:.3}");
+    }
+
+    #[test]
+    fn a_backend_that_becomes_slow_is_left_and_found_again() {
+        let mut stripes = Stripes::default();
+        assert!(reader(&mut stripes, 200, 50, [16.0, 16.0], 0.0) < 0.55);
+        assert!(reader(&mut stripes, 2000, 40, [16.0, 3000.0], 0.0) < 1.02);
+        assert!(reader(&mut stripes, 2000, 1000, [16.0, 16.0], 0.0) < 0.6);
+    }
 }
