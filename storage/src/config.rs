@@ -171,7 +171,8 @@ pub struct MountConfig {
     pub fsync: Option<Fsync>,
     /// Seconds after which a request to a silent backend fails with EIO; none: wait (hard).
     pub soft_timeout_s: Option<u64>,
-    /// Milliseconds after which a silent side of a hit is replaced by the other one.
+    /// Milliseconds after which a silent side of a hit is replaced by the other one; one that answers others has four times what
+    /// its reads usually take.
     #[serde(default = "default_rescue")]
     pub rescue_ms: u64,
     /// Most hits that are read at both sides because the first one is late, in percent; 0: none.

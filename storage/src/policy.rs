@@ -214,6 +214,14 @@ pub struct Outstanding {
 }
 
 impl Outstanding {
+    fn reads(&self) -> u32 {
+        self.cache.reads + self.backend.reads
+    }
+
+    fn bytes(&self) -> u64 {
+        self.cache.bytes + self.backend.bytes
+    }
+
     fn side(&mut self, side: Side) -> &mut InFlight {
         match side {
             Side::Cache => &mut self.cache,
@@ -246,6 +254,8 @@ pub struct Completion {
 pub enum Role {
     /// A reader got these bytes.
     Whole,
+    /// The same, and there was no other copy.
+    Miss,
     /// A reader got them as one part of a striped read.
     Striped,
     /// The side was asked too because the other one was late, or was late itself: the other one's bytes counted.
@@ -257,7 +267,7 @@ pub enum Role {
 impl Role {
     /// Whether a reader got the bytes.
     pub(crate) fn is_useful(self) -> bool {
-        matches!(self, Self::Whole | Self::Striped)
+        matches!(self, Self::Whole | Self::Miss | Self::Striped)
     }
 }
 

@@ -25,8 +25,11 @@ const RATIOS: [(&str, u32); 3] = [("1:0.3", 18), ("1:1", 60), ("1:1.71", 103)];
 /// 4 KiB reads at a sixth of these rates: 15,000 of them a second would be the two cores' limit and not the devices'.
 const SMALL: u32 = 6;
 const FILE_MIB: u64 = 256;
+/// How often `window` is looked at, and at how many looks in a row it must have tried nothing before a cell is measured.
+const POLL: Duration = Duration::from_millis(50);
+const HELD: u32 = 16;
 /// No cell is begun after this time with `QUICK=1`, so that all figures end within fifteen minutes.
-const QUICK_LONGEST: Duration = Duration::from_secs(540);
+const QUICK_LONGEST: Duration = Duration::from_secs(600);
 
 /// One cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -285,9 +288,11 @@ impl Rig<'_> {
         }
         let (mount, start) = (sidecar.mount("window")?, Instant::now());
         load::run_with(&mount.at.join("data"), cell.load(), Duration::ZERO, || {
-            std::thread::sleep(most / 4);
-            while start.elapsed() < self.plan.search && mount.is_exploring("data", cell.block)? {
-                std::thread::sleep(Duration::from_millis(100));
+            // A level that was just found may have been lucky: the trials that follow tell.
+            let mut held = 0;
+            while start.elapsed() < self.plan.search && held < HELD {
+                std::thread::sleep(POLL);
+                held = if mount.is_exploring("data", cell.block)? { 0 } else { held + 1 };
             }
             Ok(())
         })?;

@@ -187,7 +187,7 @@ impl Segment {
 
     fn read_backend(self: &Arc<Self>) {
         let (path, open) = (&self.hit.path, &self.hit.open);
-        let tell = Telling::begin(path, Side::Backend, open.ask(self.start, self.len), Role::Whole);
+        let tell = Telling::begin(path, Side::Backend, open.ask(self.start, self.len));
         let ours = Arc::clone(self);
         let done = Box::new(move |result: io::Result<usize>, buffer| {
             // Shorter than the version says: the file changed, and the version is no longer to be believed.
@@ -202,7 +202,7 @@ impl Segment {
     fn read_cache(self: &Arc<Self>, parts: Vec<Part>) {
         let path = &self.hit.path;
         let ask = self.hit.open.ask(self.start, self.len);
-        let tell = Telling::begin(path, Side::Cache, ask, Role::Whole);
+        let tell = Telling::begin(path, Side::Cache, ask);
         let range = |part: &Part| Range { offset: part.store_offset, len: part.len as usize };
         let ranges = parts.iter().map(range).collect();
         let ours = Arc::clone(self);
@@ -246,7 +246,7 @@ impl Segment {
             (false, true) => Role::Striped,
             (false, false) => Role::Whole,
         };
-        tell.end_as(role, answered);
+        tell.end(role, answered);
         match good {
             Some(buffer) if !outrun => self.hit.complete(self.index, buffer),
             Some(_) => {}
@@ -369,9 +369,13 @@ impl Watch {
     pub(super) fn start(path: &Arc<ReadPath>) -> io::Result<()> {
         let path = Arc::downgrade(path);
         let tick = move || {
+            let mut looked: Option<Instant> = None;
             while let Some(path) = path.upgrade().filter(|p| !p.watch.closed.load(Ordering::Acquire)) {
-                path.watch.look();
-                path.tick();
+                if looked.is_none_or(|at| at.elapsed() >= TICK) {
+                    looked = Some(Instant::now());
+                    path.watch.look();
+                    path.tick();
+                }
                 path.watch.hedge();
                 path.watch.pause();
             }

@@ -51,7 +51,8 @@ pub struct ReadSettings {
     pub window: WindowConfig,
     /// Profile of the `netcas` policy, with the row in use.
     pub profile: Option<(Profile, u32, u32)>,
-    /// A side that is silent this long on a hit is replaced by the other one.
+    /// A side that is silent this long on a hit is replaced by the other one; one that answers others has four times what its
+    /// reads usually take.
     pub rescue_after: Duration,
     /// Most hits that are read at both sides because the first one is late, in percent; 0: none.
     pub hedge_percent: u8,
@@ -288,11 +289,11 @@ impl ReadPath {
         }
         // A block of it: what hangs holds memory.
         let Some((from, at)) = parts.first().map(|p| (p.file_offset, p.store_offset)) else { return };
-        let tell = Telling::begin(self, Side::Cache, open.ask(from, BLOCK as u32), Role::Duplicate);
+        let tell = Telling::begin(self, Side::Cache, open.ask(from, BLOCK as u32));
         let path = Arc::clone(self);
         let done = Box::new(move |result: io::Result<usize>, _: Buffer| {
             parts.iter().for_each(|part| path.cache.unpin(part));
-            tell.end(result.is_ok());
+            tell.end(Role::Duplicate, result.is_ok());
         });
         let (file, buffer) = (self.cache.store().data_for_reads(), Buffer::new(BLOCK as usize));
         self.engine(Side::Cache).submit(Job::one(file, at, buffer, done));
@@ -335,7 +336,7 @@ impl ReadPath {
             }
         });
         let ask = open.ask(start, (end - start) as u32);
-        self.read_backend(Arc::clone(&open.file), ask, start, Role::Whole, then);
+        self.read_backend(Arc::clone(&open.file), ask, start, Role::Miss, then);
     }
 
     /// One read at the backend, told to the splitter.
@@ -347,9 +348,9 @@ impl ReadPath {
         role: Role,
         then: Box<dyn FnOnce(io::Result<usize>, Buffer) + Send>,
     ) {
-        let tell = Telling::begin(self, Side::Backend, ask, role);
+        let tell = Telling::begin(self, Side::Backend, ask);
         let done = Box::new(move |result: io::Result<usize>, buffer| {
-            tell.end(result.is_ok());
+            tell.end(role, result.is_ok());
             then(result, buffer);
         });
         let buffer = Buffer::new(ask.len as usize);
@@ -522,24 +523,17 @@ pub(super) struct Telling {
     path: Arc<ReadPath>,
     side: Side,
     ask: Ask,
-    role: Role,
     began: Nanos,
 }
 
 impl Telling {
-    pub(super) fn begin(path: &Arc<ReadPath>, side: Side, ask: Ask, role: Role) -> Self {
+    pub(super) fn begin(path: &Arc<ReadPath>, side: Side, ask: Ask) -> Self {
         let began = path.now();
         path.splitter().issued(began, side, ask);
-        Self { path: Arc::clone(path), side, ask, role, began }
+        Self { path: Arc::clone(path), side, ask, began }
     }
 
-    pub(super) fn end(self, ok: bool) {
-        let role = self.role;
-        self.end_as(role, ok);
-    }
-
-    /// The same, of a read that the other side may have outrun.
-    pub(super) fn end_as(self, role: Role, ok: bool) {
+    pub(super) fn end(self, role: Role, ok: bool) {
         let now = self.path.now();
         let latency = now.saturating_sub(self.began);
         let Self { path, side, ask: Ask { stream, target, len }, .. } = self;

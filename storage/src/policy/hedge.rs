@@ -10,7 +10,7 @@
 //! It does not know which reads are under way: who does asks for their deadlines.
 
 use super::window::{CLASSES, class_of};
-use super::{Completion, Nanos, Side};
+use super::{Completion, Nanos, Role, Side};
 
 /// Completions before a percentile is believed.
 const ENOUGH: u32 = 200;
@@ -62,7 +62,7 @@ impl Hedges {
 
     /// A read ended in time; stragglers of a lost backend are not to be told of.
     pub(super) fn completed(&mut self, done: &Completion) {
-        if done.ok && done.role.is_useful() {
+        if done.ok && done.role != Role::Duplicate {
             self.latencies[done.side as usize][class_of(done.len)].add(done.latency, self.share);
         }
     }
@@ -84,7 +84,7 @@ impl Hedges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{MILLIS, Role, StreamId, TargetId};
+    use crate::policy::{MILLIS, StreamId, TargetId};
     use crate::random::Random;
 
     fn done(side: Side, latency: Nanos) -> Completion {

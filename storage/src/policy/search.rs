@@ -101,8 +101,10 @@ const SIGNS: u32 = 3;
 const FAR: f64 = 2.0;
 /// A level that gives less than this of what the cache alone gave is not held on to when things change.
 const WORTHWHILE: f64 = 1.05;
-/// Hold epochs before the first trial, and the most between two.
+/// Hold epochs before the first trial, and the most between two; fewer where the backend is used: the best of many noisy
+/// levels may be the luckiest one.
 const FIRST_HOLD: u32 = 16;
+const FIRST_HOLD_SPLIT: u32 = 4;
 const LAST_HOLD: u32 = 2048;
 
 /// The search of one size class.
@@ -119,8 +121,10 @@ pub(crate) struct Search {
     moved: u32,
     held: Option<Epoch>,
     fruitless: u32,
-    /// The level that paid before things changed: tried first when they change back.
-    recalled: Option<Measured>,
+    /// What was in flight in the last epoch.
+    in_flight: u64,
+    /// The level that paid before things changed, and what was in flight then: tried first when they change back.
+    recalled: Option<(Measured, u64)>,
     /// Whether duplicates showed a reader that came alone a slower backend.
     slower: bool,
     /// How often in a row a reader that came alone was soon given less by the backend than by the cache, and for how many
@@ -144,6 +148,7 @@ impl Default for Search {
             moved: 0,
             held: None,
             fruitless: 0,
+            in_flight: 0,
             recalled: None,
             slower: false,
             fooled: 0,
@@ -196,13 +201,17 @@ impl Search {
     /// Begins anew, from plain caching.
     pub(crate) fn restart(&mut self) {
         let before = Some(self.best.level);
-        let Self { recalled, moves, fooled, .. } = *self;
-        *self = Self { recalled, moves, fooled, before, ..Self::default() };
+        let Self { in_flight, recalled, moves, fooled, .. } = *self;
+        *self = Self { in_flight, recalled, moves, fooled, before, ..Self::default() };
     }
 
     /// Ends an epoch at [`Self::level`]; sets the next level.
     pub(crate) fn epoch(&mut self, epoch: Epoch) {
         let here = Measured { level: self.level, rate: epoch.rate, keep: epoch.cache_when_spilled * 3 / 4 };
+        self.in_flight = epoch.in_flight;
+        if self.level == 0 && self.exploring() {
+            self.base = here.rate;
+        }
         match self.stage {
             Stage::Base => self.based(here, &epoch),
             Stage::Recall => {
@@ -231,10 +240,11 @@ impl Search {
         self.slower = epoch.is_hopeless();
         self.best = Measured { keep: 0, ..here };
         self.peak = here.rate;
-        self.base = here.rate;
         match self.recalled {
-            Some(good) => self.to(Stage::Recall, good.level),
-            None => self.to(Stage::Grow, epoch.unit),
+            Some((good, in_flight)) if is_same(in_flight, epoch.in_flight) => {
+                self.to(Stage::Recall, good.level)
+            }
+            _ => self.to(Stage::Grow, epoch.unit),
         }
     }
 
@@ -285,7 +295,7 @@ impl Search {
     fn start_refine(&mut self, part: u64, epoch: &Epoch) {
         // Growing began with one read: there is nothing between that and none.
         if self.best.level == 0 {
-            return self.start_hold(FIRST_HOLD);
+            return self.start_first_hold(epoch);
         }
         let step = (self.best.level / part / epoch.unit).max(1) * epoch.unit;
         self.try_around(step, true, epoch);
@@ -303,7 +313,7 @@ impl Search {
 
     fn try_around(&mut self, step: u64, up: bool, epoch: &Epoch) {
         if step == 0 || (self.best.level == 0 && !up) {
-            return self.start_hold(FIRST_HOLD);
+            return self.start_first_hold(epoch);
         }
         match self.beside(step, up, epoch) {
             Some(level) => self.to(Stage::Refine { step, up }, level),
@@ -321,9 +331,17 @@ impl Search {
         (level > self.best.level).then_some(level)
     }
 
+    fn start_first_hold(&mut self, epoch: &Epoch) {
+        let split = self.best.level > 0 && !epoch.is_alone();
+        self.start_hold(if split { FIRST_HOLD_SPLIT } else { FIRST_HOLD });
+    }
+
     fn start_hold(&mut self, epochs: u32) {
-        if self.best.level > 0 && self.recalled.is_none_or(|r| self.best.rate > r.rate * 0.95) {
-            self.recalled = Some(self.best);
+        let others = |(good, in_flight): (Measured, u64)| {
+            !is_same(in_flight, self.in_flight) || self.best.rate > good.rate * 0.95
+        };
+        if self.best.level > 0 && self.recalled.is_none_or(others) {
+            self.recalled = Some((self.best, self.in_flight));
         }
         if let Some(before) = self.before.take() {
             let same = self.best.level.abs_diff(before) <= before / 4;
@@ -346,7 +364,7 @@ impl Search {
         self.moved = if moved { self.moved + sign } else { 0 };
         if self.moved >= SIGNS {
             let cache_moved = readers_moved || !is_same(epoch.cache_latency, held.cache_latency);
-            return self.changed(here, cache_moved, epoch);
+            return self.changed(here, cache_moved, readers_moved, epoch);
         }
         if !moved {
             let drift = (here.rate - self.best.rate) / 8.0;
@@ -364,14 +382,15 @@ impl Search {
     }
 
     /// Something is not what it was when the level was found.
-    fn changed(&mut self, here: Measured, cache_moved: bool, epoch: &Epoch) {
-        if self.best.level > 0 && epoch.is_alone() && here.rate < self.base {
+    fn changed(&mut self, here: Measured, cache_moved: bool, readers_moved: bool, epoch: &Epoch) {
+        if self.best.level > 0 && epoch.is_alone() && !readers_moved && here.rate < self.base {
             return self.back_to_the_cache();
         }
         if cache_moved || self.best.level == 0 || here.rate < self.base * WORTHWHILE {
             self.restart();
             // What the cache alone gives has just been seen.
             if here.level == 0 && !epoch.is_alone() {
+                self.base = here.rate;
                 self.based(here, epoch);
             }
             return;

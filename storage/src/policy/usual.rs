@@ -4,7 +4,7 @@
 //! many of them twice.
 
 use super::window::{CLASSES, class_of};
-use super::{Completion, Nanos, Side};
+use super::{Completion, Nanos, Role, Side};
 
 /// A read is lost when it has taken this many times as long as others of its size at its side.
 const TIMES: Nanos = 4;
@@ -16,16 +16,54 @@ pub(super) struct Usual {
 }
 
 impl Usual {
-    /// A read ended in time; stragglers of a lost backend are not to be told of.
+    /// A read ended; stragglers of a lost backend are not to be told of. One that the other side outran is what is not usual, and
+    /// any other counts as lost ones do at most: a queue grows from read to read.
     pub(super) fn completed(&mut self, done: &Completion) {
-        if done.ok {
+        if done.ok && done.role != Role::Outrun {
             let mean = &mut self.means[done.side as usize][class_of(done.len)];
-            *mean = if *mean == 0 { done.latency } else { (*mean * 7 + done.latency) / 8 };
+            let latency = if *mean == 0 { done.latency } else { done.latency.min(*mean * TIMES) };
+            *mean = if *mean == 0 { latency } else { (*mean * 7 + latency) / 8 };
         }
     }
 
     /// How long a read of `len` at `side` may take; 0 before the first one.
     pub(super) fn patience(&self, side: Side, len: u32) -> Nanos {
         self.means[side as usize][class_of(len)] * TIMES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{MILLIS, StreamId, TargetId};
+
+    fn done(latency: Nanos, role: Role) -> Completion {
+        let (stream, target) = (StreamId(0), TargetId(0));
+        Completion { stream, target, side: Side::Cache, len: 1 << 20, latency, ok: true, role }
+    }
+
+    /// Of four connections one hangs for 1.6 s at a time: what was asked for at the other side there is no measure.
+    #[test]
+    fn reads_that_are_lost_teach_no_patience() {
+        let mut usual = Usual::default();
+        for read in 0..400 {
+            let lost = read % 4 == 3;
+            let (latency, role) =
+                if lost { (1600 * MILLIS, Role::Outrun) } else { (20 * MILLIS, Role::Whole) };
+            usual.completed(&done(latency, role));
+        }
+        assert!(usual.patience(Side::Cache, 1 << 20) <= 80 * MILLIS);
+        usual.completed(&done(10_000 * MILLIS, Role::Whole));
+        assert!(usual.patience(Side::Cache, 1 << 20) <= 120 * MILLIS, "one stall");
+    }
+
+    #[test]
+    fn a_queue_that_grows_is_followed() {
+        let mut usual = Usual::default();
+        for read in 1..=64 {
+            let latency = read * 17 * MILLIS;
+            assert!(read < 4 || usual.patience(Side::Cache, 1 << 20) > latency, "read {read}");
+            usual.completed(&done(latency, Role::Whole));
+        }
     }
 }

@@ -211,6 +211,8 @@ impl Window {
                 Route::One(Side::Backend)
             }
             Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
+            // A duplicate would keep the next striped read waiting.
+            Reason::Compared => Route::One(Side::Cache),
             _ if self.probe_is_due(now, ask, out) => {
                 self.target(ask.target).duplicates.add(len);
                 Route::Probe
@@ -301,12 +303,12 @@ impl Window {
             Side::Cache => self.cache.add(now, done.latency),
             Side::Backend => self.backend_answered(now, done),
         }
-        self.stripes.completed(done);
+        let out = &self.waited_for(out);
+        self.stripes.completed(done, out);
         if !live {
             return self.meter.restart(now);
         }
-        let out = self.waited_for(out);
-        if let Some((class, epoch)) = self.meter.completed(now, done, &out, self.backend.mean, &self.searches)
+        if let Some((class, epoch)) = self.meter.completed(now, done, out, self.backend.mean, &self.searches)
         {
             if !self.meter.is_striped() {
                 self.searches[class].epoch(epoch);

@@ -5,7 +5,7 @@
 //! ```
 //! An epoch belongs to the size class that moved most bytes in it; only that class's search learns from it. Time in which
 //! nobody reads is not measured: readers who pause are not a slow device. Before a pause the queues run empty and after it they
-//! fill: no epoch ends then, and where readers seldom pause, one that is cut by a pause is begun again.
+//! fill: no epoch ends then unless it lasts too long, and where readers seldom pause, one that is cut by a pause is begun again.
 
 use super::{CLASSES, class_of};
 use crate::policy::search::{Epoch, Search};
@@ -80,18 +80,20 @@ impl Meter {
     /// A hit arrived and was routed.
     pub(super) fn arrived(&mut self, now: Nanos, ask: Ask, out: &Outstanding, spilled: bool) {
         let len = u64::from(ask.len);
-        if out.cache.reads + out.backend.reads == 0 {
+        if out.reads() == 0 {
             let pause = now.saturating_sub(self.last);
             self.idle += pause;
             self.last = now;
             if pause > PAUSE && std::mem::take(&mut self.seldom) {
+                let both = |seen: Seen| Seen { before: 0, now: seen.before | seen.now };
+                (self.streams, self.targets) = (both(self.streams), both(self.targets));
                 self.restart(now);
             }
         }
         self.streams.now |= 1 << ask.stream.bucket();
         self.targets.now |= 1 << ask.target.bucket();
-        self.in_flight = self.in_flight.max(out.cache.bytes + out.backend.bytes + len);
-        self.concurrent = self.concurrent.max(out.cache.reads + out.backend.reads + 1);
+        self.in_flight = self.in_flight.max(out.bytes() + len);
+        self.concurrent = self.concurrent.max(out.reads() + 1);
         if spilled {
             self.spilled += 1;
             self.cache_when_spilled += out.cache.bytes;
@@ -127,6 +129,9 @@ impl Meter {
         self.last = now;
         let (now, drains) = (now - self.idle, drains.min(LONGEST));
         self.reads += 1;
+        // What was sent before the setting changed is under way too.
+        self.concurrent = self.concurrent.max(out.reads() + 1);
+        self.in_flight = self.in_flight.max(out.bytes() + u64::from(done.len));
         self.bytes[class_of(done.len)] += u64::from(done.len);
         self.striped += if done.role == Role::Striped { u64::from(done.len) } else { 0 };
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);
@@ -142,7 +147,7 @@ impl Meter {
         };
         let elapsed = now - settled;
         let few = self.reads >= FEW_READS.max(TURNS * self.concurrent) && elapsed >= LONG;
-        let runs_empty = (out.cache.reads + out.backend.reads + 1) * 2 < self.concurrent;
+        let runs_empty = (out.reads() + 1) * 2 < self.concurrent;
         let enough =
             (self.reads >= READS.max(TURNS * self.concurrent) || few) && elapsed >= SHORTEST.max(drains * 3);
         let over = enough && !runs_empty || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);

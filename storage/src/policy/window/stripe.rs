@@ -21,7 +21,7 @@ const TRIAL: u32 = 2;
 const FIRST: u32 = 4;
 const SOON: f64 = 32.0;
 const SELDOM: f64 = 1024.0;
-/// Reads between two trials for each that a trial costs: trials take a hundredth of the time at most.
+/// Reads between two trials for each that a trial costs: trials take a hundredth of the time, unless one costs ten reads and more.
 const SPARING: f64 = 100.0;
 /// Striping must be faster than whole reads by this factor.
 const WORTH: f64 = 1.05;
@@ -44,7 +44,7 @@ pub(super) enum Large {
 pub(super) struct Stripes {
     /// Nanoseconds per byte of the parts of striped reads, by side.
     parts: [Pace; 2],
-    /// The same of whole reads, wherever they were read.
+    /// The same of whole hits that came alone, wherever they were read.
     whole: Pace,
     /// Reads since the last trial, and how many there are between two.
     since: u32,
@@ -61,7 +61,7 @@ impl Default for Stripes {
 impl Stripes {
     /// How a read of `len` is to be read now.
     pub(super) fn decide(&mut self, len: u32, out: &Outstanding) -> Large {
-        if len < SHORTEST || out.cache.reads + out.backend.reads >= ALONE {
+        if len < SHORTEST || out.reads() >= ALONE {
             return Large::Free;
         }
         let pays = self.pays();
@@ -84,7 +84,7 @@ impl Stripes {
     /// Whether both sides together are faster than the one that whole reads are sent to.
     fn pays(&self) -> bool {
         let known = self.whole.is_known() && self.parts.iter().all(Pace::is_known);
-        known && self.striped_at(self.best_share()) * WORTH < self.whole.mean
+        known && self.striped_at(self.share()) * WORTH < self.whole.mean
     }
 
     /// Nanoseconds per byte of a read of which the cache reads `share`.
@@ -108,6 +108,10 @@ impl Stripes {
 
     /// Reads until the next trial of what is not done now.
     fn gap_now(&self, pays: bool) -> u32 {
+        if self.parts.iter().any(|part| part.samples == 0) {
+            // A part was not answered in time.
+            return SELDOM as u32;
+        }
         let (done, tried) = (self.whole.mean, self.striped_at(self.share()));
         let costs = if pays { done / tried } else { tried / done } - 1.0;
         (SPARING * f64::from(TRIAL) * costs).clamp(SOON, SELDOM) as u32
@@ -120,12 +124,13 @@ impl Stripes {
         (blocks.max(1.0) * BLOCK) as u32
     }
 
-    /// Learns from a completion: whole large reads that were waited for, and the parts of a striped one.
-    pub(super) fn completed(&mut self, done: &Completion) {
+    /// Learns from a completion, of hits that came alone (`left` is what is still under way): whole ones, and the parts of striped
+    /// ones.
+    pub(super) fn completed(&mut self, done: &Completion, left: &Outstanding) {
         let pace = done.latency.max(1) as f64 / f64::from(done.len.max(1));
         if done.role == Role::Striped {
             self.parts[done.side as usize].add(pace);
-        } else if done.len >= SHORTEST && done.role == Role::Whole {
+        } else if done.len >= SHORTEST && done.role == Role::Whole && left.reads() == 0 {
             self.whole.add(pace);
         }
     }
@@ -180,7 +185,7 @@ mod tests {
                 let extra = if *side == Side::Backend { fixed } else { 0.0 };
                 let latency = f64::from(*len) * paces[*side as usize] + extra;
                 longest = latency.max(longest);
-                stripes.completed(&Completion {
+                let done = Completion {
                     stream: StreamId(1),
                     target: TargetId(0),
                     side: *side,
@@ -188,7 +193,8 @@ mod tests {
                     latency: latency as u64,
                     ok: true,
                     role: if parts.len() == 2 { Role::Striped } else { Role::Whole },
-                });
+                };
+                stripes.completed(&done, &alone);
             }
             took += if read >= skip { longest } else { 0.0 };
         }
