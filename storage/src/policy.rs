@@ -391,6 +391,13 @@ impl Splitter {
         self.hedges.deadline(side, len)
     }
 
+    /// A part of a striped read, `len` bytes at `side`, was not answered for `age`, and the other side is asked for it.
+    pub fn part_is_late(&mut self, side: Side, len: u32, age: Nanos) {
+        if let Policy::Window(window) = &mut self.policy {
+            window.part_is_late(side, len, age);
+        }
+    }
+
     /// From which age on a hit's read of `len` at `side` is no longer taken to be queueing there: 0 where the side is silent.
     pub fn patience(&mut self, side: Side, target: TargetId, len: u32) -> Nanos {
         let live = match side {
@@ -437,14 +444,14 @@ impl Splitter {
         self.liveness.at(target, || Liveness::with(reported))
     }
 
-    /// What is in flight and counts: reads that a lost backend never answered are no load on it.
+    /// What is in flight and counts: reads that a lost side never answered are no load on it.
     fn load(&self) -> Outstanding {
         let mut backend = InFlight::default();
         for InFlight { reads, bytes } in self.liveness.iter().map(Liveness::fresh) {
             backend.reads += reads;
             backend.bytes += bytes;
         }
-        Outstanding { cache: self.out.cache, backend }
+        Outstanding { cache: self.cache.fresh(), backend }
     }
 
     /// Another policy from now on; what is in flight stays counted.

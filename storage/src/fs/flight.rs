@@ -286,6 +286,10 @@ impl Segment {
         let target = self.hit.open.ask(self.start, self.len).target;
         let patience = self.hit.path.splitter().patience(side, target, self.len);
         let lost = age.as_nanos() >= patience.into();
+        if lost && self.hit.striped {
+            let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            self.hit.path.splitter().part_is_late(side, self.len, age);
+        }
         if lost {
             self.rescue(side);
         }

@@ -41,7 +41,7 @@ pub(super) struct Liveness {
     /// Reads under way that were sent before the backend went down, and those that were sent since.
     stragglers: InFlight,
     fresh: InFlight,
-    /// Set when it goes down, until it was asked for.
+    /// Set when what is under way counts for nothing from now on, until it was asked for.
     fell: bool,
     /// Since when it is down, and when reads under way became stragglers last.
     down_since: Nanos,
@@ -126,7 +126,6 @@ impl Liveness {
             self.down_since = now;
         }
         self.stage = Stage::Down;
-        self.fell = true;
         self.count_for_nothing(now);
     }
 
@@ -138,6 +137,7 @@ impl Liveness {
     }
 
     fn count_for_nothing(&mut self, now: Nanos) {
+        self.fell = true;
         let InFlight { reads, bytes } = std::mem::take(&mut self.fresh);
         self.stragglers.reads += reads;
         self.stragglers.bytes += bytes;
@@ -179,7 +179,7 @@ impl Liveness {
         self.fresh
     }
 
-    /// Whether it went down since this was asked last: what was under way then is stragglers now.
+    /// Whether it went down or came back since this was asked last: what was under way then is stragglers now.
     pub(super) fn fell(&mut self) -> bool {
         std::mem::take(&mut self.fell)
     }

@@ -16,13 +16,23 @@ pub(super) struct Usual {
 }
 
 impl Usual {
-    /// A read ended; stragglers of a lost backend are not to be told of. One that the other side outran is what is not usual, and
-    /// any other counts as lost ones do at most: a queue grows from read to read.
+    /// A read of a hit ended; stragglers of a lost backend are not to be told of. A single one counts as four times the mean at
+    /// most: a queue grows from read to read. One that the other side outran counts for little, so that a side that loses some is
+    /// not waited for, and one that has become slow is.
     pub(super) fn completed(&mut self, done: &Completion) {
-        if done.ok && done.role != Role::Outrun {
+        let most = match done.role {
+            Role::Whole | Role::Striped => TIMES * 2,
+            Role::Outrun => 3,
+            // A miss has to wait whatever it takes.
+            Role::Miss | Role::Duplicate => return,
+        };
+        if done.ok {
             let mean = &mut self.means[done.side as usize][class_of(done.len)];
-            let latency = if *mean == 0 { done.latency } else { done.latency.min(*mean * TIMES) };
-            *mean = if *mean == 0 { latency } else { (*mean * 7 + latency) / 8 };
+            *mean = match *mean {
+                0 if done.role == Role::Outrun => done.latency / TIMES,
+                0 => done.latency,
+                mean => (mean * 7 + done.latency.min(mean * most / 2)) / 8,
+            };
         }
     }
 
@@ -52,9 +62,24 @@ mod tests {
                 if lost { (1600 * MILLIS, Role::Outrun) } else { (20 * MILLIS, Role::Whole) };
             usual.completed(&done(latency, role));
         }
-        assert!(usual.patience(Side::Cache, 1 << 20) <= 80 * MILLIS);
+        assert!(usual.patience(Side::Cache, 1 << 20) <= 105 * MILLIS);
         usual.completed(&done(10_000 * MILLIS, Role::Whole));
-        assert!(usual.patience(Side::Cache, 1 << 20) <= 120 * MILLIS, "one stall");
+        assert!(usual.patience(Side::Cache, 1 << 20) <= 150 * MILLIS, "one stall");
+    }
+
+    /// A side that has become slow as a whole, so that each of its reads is outrun: it is waited for again.
+    #[test]
+    fn a_side_that_became_slow_is_not_read_twice_for_ever() {
+        let mut usual = Usual::default();
+        usual.completed(&done(20 * MILLIS, Role::Whole));
+        let outrun = |usual: &Usual| usual.patience(Side::Cache, 1 << 20) < 400 * MILLIS;
+        let twice = (0..1000).take_while(|_| {
+            usual.completed(&done(400 * MILLIS, Role::Outrun));
+            outrun(&usual)
+        });
+        assert!(twice.count() < 64);
+        usual.completed(&done(60_000 * MILLIS, Role::Miss));
+        assert!(usual.patience(Side::Cache, 1 << 20) < 1000 * MILLIS, "a miss");
     }
 
     #[test]

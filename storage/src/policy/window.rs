@@ -186,6 +186,11 @@ impl Window {
         self.targets.at(target, Target::default)
     }
 
+    /// A part of a striped read was not answered for `age`.
+    pub(super) fn part_is_late(&mut self, side: Side, len: u32, age: Nanos) {
+        self.stripes.part_is_late(side, len, age);
+    }
+
     /// A hit goes to the cache because the backend is down.
     pub(super) fn backend_is_down(&mut self, now: Nanos, ask: Ask, out: &Outstanding) {
         self.reason = Reason::BackendDown;

@@ -9,7 +9,7 @@
 //!     +---------------------------------(no longer pays)------------------------------+
 //! ```
 
-use crate::policy::{Completion, Outstanding, Role};
+use crate::policy::{Completion, Nanos, Outstanding, Role, Side};
 
 /// Shorter reads cost more in overhead than a second device can give back.
 const SHORTEST: u32 = 512 << 10;
@@ -49,12 +49,14 @@ pub(super) struct Stripes {
     /// Reads since the last trial, and how many there are between two.
     since: u32,
     gap: u32,
+    /// Whether a trial has ended, of which it is not yet known what it cost.
+    tried: bool,
 }
 
 impl Default for Stripes {
     fn default() -> Self {
         let (parts, whole) = Default::default();
-        Self { parts, whole, since: 0, gap: FIRST }
+        Self { parts, whole, since: 0, gap: FIRST, tried: false }
     }
 }
 
@@ -65,14 +67,17 @@ impl Stripes {
             return Large::Free;
         }
         let pays = self.pays();
-        self.since += 1;
-        let trial = self.since > self.gap && self.whole.is_known();
+        if std::mem::take(&mut self.tried) {
+            self.gap = self.gap_now(pays);
+        }
+        self.since += u32::from(self.whole.is_known());
+        let trial = self.since > self.gap;
         if trial && self.since == self.gap + 1 && !pays {
             self.parts.iter_mut().for_each(Pace::doubt);
         }
         if trial && self.since >= self.gap + TRIAL {
             self.since = 0;
-            self.gap = self.gap_now(pays);
+            self.tried = true;
         }
         match (pays, trial) {
             (true, false) | (false, true) => Large::Striped,
@@ -83,7 +88,7 @@ impl Stripes {
 
     /// Whether both sides together are faster than the one that whole reads are sent to.
     fn pays(&self) -> bool {
-        let known = self.whole.is_known() && self.parts.iter().all(Pace::is_known);
+        let known = self.whole.is_known() && self.parts.iter().all(|part| part.samples > 0);
         known && self.striped_at(self.share()) * WORTH < self.whole.mean
     }
 
@@ -124,8 +129,7 @@ impl Stripes {
         (blocks.max(1.0) * BLOCK) as u32
     }
 
-    /// Learns from a completion, of hits that came alone (`left` is what is still under way): whole ones, and the parts of striped
-    /// ones.
+    /// Learns from a completion: of the parts of striped reads, and of whole hits that came alone (`left` is what is still under way).
     pub(super) fn completed(&mut self, done: &Completion, left: &Outstanding) {
         let pace = done.latency.max(1) as f64 / f64::from(done.len.max(1));
         if done.role == Role::Striped {
@@ -133,6 +137,11 @@ impl Stripes {
         } else if done.len >= SHORTEST && done.role == Role::Whole && left.reads() == 0 {
             self.whole.add(pace);
         }
+    }
+
+    /// A part was not answered for `age`, and is no longer waited for.
+    pub(super) fn part_is_late(&mut self, side: Side, len: u32, age: Nanos) {
+        self.parts[side as usize].add(age as f64 / f64::from(len.max(1)));
     }
 }
 
@@ -163,7 +172,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Side, StreamId, TargetId};
+    use crate::policy::{StreamId, TargetId};
 
     const LEN: u32 = 1 << 20;
 
@@ -228,5 +237,21 @@ mod tests {
         assert!(reader(&mut stripes, 200, 50, [16.0, 16.0], 0.0) < 0.55);
         assert!(reader(&mut stripes, 2000, 40, [16.0, 3000.0], 0.0) < 1.02);
         assert!(reader(&mut stripes, 2000, 1000, [16.0, 16.0], 0.0) < 0.6);
+    }
+
+    /// Nothing else tells of a part that is always outrun by the other side.
+    #[test]
+    fn a_backend_that_is_always_late_is_left() {
+        let (mut stripes, alone) = (Stripes::default(), Outstanding::default());
+        assert!(reader(&mut stripes, 200, 50, [5.0, 5.0], 0.0) < 0.55);
+        let mut late = 0;
+        for _ in 0..1000 {
+            if stripes.decide(LEN, &alone) == Large::Striped {
+                late += 1;
+                let part = LEN - stripes.cache_part(LEN);
+                stripes.part_is_late(Side::Backend, part, 300_000_000);
+            }
+        }
+        assert!(late <= 8, "{late} of 1000");
     }
 }
