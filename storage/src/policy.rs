@@ -322,7 +322,7 @@ impl Splitter {
         if !target.is_live() {
             return self.route_around(now, ask);
         }
-        let (room, load) = (target.has_room(), self.load());
+        let (room, load) = (target.has_room(), load(&self.cache, &self.liveness));
         let route = match &mut self.policy {
             Policy::CacheOnly => Route::One(Side::Cache),
             Policy::BackendOnly => Route::One(Side::Backend),
@@ -337,7 +337,7 @@ impl Splitter {
     /// A target that is down is left by every policy: the others would park all readers there. Duplicates ask it whether it
     /// is back, except for a policy that never reads there.
     fn route_around(&mut self, now: Nanos, ask: Ask) -> Route {
-        let load = self.load();
+        let load = load(&self.cache, &self.liveness);
         if let Policy::Window(window) = &mut self.policy {
             window.backend_is_down(now, ask, &load);
         }
@@ -376,13 +376,14 @@ impl Splitter {
             self.hedges.completed(&done);
             self.usual.completed(&done);
         }
-        let load = self.load();
         match &mut self.policy {
             Policy::CacheOnly | Policy::BackendOnly | Policy::Static(_) => {}
             Policy::Netcas(netcas) => netcas.completed(now, &done),
             Policy::Orthus(orthus) => orthus.completed(&done),
             Policy::Window(_) if straggler => {}
-            Policy::Window(window) => window.completed(now, &done, &load, live),
+            Policy::Window(window) => {
+                window.completed(now, &done, &load(&self.cache, &self.liveness), live);
+            }
         }
     }
 
@@ -444,16 +445,6 @@ impl Splitter {
         self.liveness.at(target, || Liveness::with(reported))
     }
 
-    /// What is in flight and counts: reads that a lost side never answered are no load on it.
-    fn load(&self) -> Outstanding {
-        let mut backend = InFlight::default();
-        for InFlight { reads, bytes } in self.liveness.iter().map(Liveness::fresh) {
-            backend.reads += reads;
-            backend.bytes += bytes;
-        }
-        Outstanding { cache: self.cache.fresh(), backend }
-    }
-
     /// Another policy from now on; what is in flight stays counted.
     pub fn replace(&mut self, policy: Policy) {
         self.policy = policy;
@@ -502,6 +493,16 @@ impl Splitter {
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
+}
+
+/// What is in flight and counts: reads that a lost side never answered are no load on it.
+fn load(cache: &Liveness, targets: &PerTarget<Liveness>) -> Outstanding {
+    let mut backend = InFlight::default();
+    for InFlight { reads, bytes } in targets.iter().map(Liveness::fresh) {
+        backend.reads += reads;
+        backend.bytes += bytes;
+    }
+    Outstanding { cache: cache.fresh(), backend }
 }
 
 #[cfg(test)]

@@ -240,7 +240,7 @@ impl Segment {
 
     /// A side has answered; the first good answer counts.
     fn ended(self: &Arc<Self>, tell: Telling, side: Side, answered: bool, good: Option<Buffer>) {
-        let outrun = if good.is_some() { self.done.swap(true, Ordering::AcqRel) } else { false };
+        let outrun = good.is_some() && self.done.swap(true, Ordering::AcqRel);
         let role = match (outrun, self.hit.striped) {
             (true, _) => Role::Outrun,
             (false, true) => Role::Striped,
@@ -286,11 +286,11 @@ impl Segment {
         let target = self.hit.open.ask(self.start, self.len).target;
         let patience = self.hit.path.splitter().patience(side, target, self.len);
         let lost = age.as_nanos() >= patience.into();
-        if lost && self.hit.striped {
-            let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-            self.hit.path.splitter().part_is_late(side, self.len, age);
-        }
         if lost {
+            if self.hit.striped {
+                let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+                self.hit.path.splitter().part_is_late(side, self.len, age);
+            }
             self.rescue(side);
         }
         lost

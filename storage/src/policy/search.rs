@@ -15,7 +15,8 @@
 //! level is looked for from where it was. One read at a time is the case where a level cannot be tried without a loss: there
 //! duplicates, which cost nobody time, are compared with the cache first ([`Search::wants_duplicates`]). Where they took
 //! longer a trial is only a glance ([`Search::is_lost`]): a reader whom the cache makes wait looks as if it came alone, too, and
-//! is known by its second read while the first is at the backend.
+//! is known by its second read while the first is at the backend. A lone reader whom the backend soon gives less than the
+//! cache goes straight to Hold at level 0, for longer each time.
 //! It knows no clock: the caller ends epochs and hands in their rates.
 
 /// What one epoch showed.
@@ -240,6 +241,7 @@ impl Search {
         self.slower = epoch.is_hopeless();
         self.best = Measured { keep: 0, ..here };
         self.peak = here.rate;
+        self.base = here.rate;
         match self.recalled {
             Some((good, in_flight)) if is_same(in_flight, epoch.in_flight) => {
                 self.to(Stage::Recall, good.level)
@@ -390,7 +392,6 @@ impl Search {
             self.restart();
             // What the cache alone gives has just been seen.
             if here.level == 0 && !epoch.is_alone() {
-                self.base = here.rate;
                 self.based(here, epoch);
             }
             return;

@@ -79,7 +79,6 @@ impl Meter {
 
     /// A hit arrived and was routed.
     pub(super) fn arrived(&mut self, now: Nanos, ask: Ask, out: &Outstanding, spilled: bool) {
-        let len = u64::from(ask.len);
         if out.reads() == 0 {
             let pause = now.saturating_sub(self.last);
             self.idle += pause;
@@ -92,12 +91,17 @@ impl Meter {
         }
         self.streams.now |= 1 << ask.stream.bucket();
         self.targets.now |= 1 << ask.target.bucket();
-        self.in_flight = self.in_flight.max(out.bytes() + len);
-        self.concurrent = self.concurrent.max(out.reads() + 1);
+        self.under_way(ask.len, out);
         if spilled {
             self.spilled += 1;
             self.cache_when_spilled += out.cache.bytes;
         }
+    }
+
+    /// A read of `len` is or was under way beside `out`.
+    fn under_way(&mut self, len: u32, out: &Outstanding) {
+        self.in_flight = self.in_flight.max(out.bytes() + u64::from(len));
+        self.concurrent = self.concurrent.max(out.reads() + 1);
     }
 
     /// Streams seen lately, at least 1.
@@ -130,8 +134,7 @@ impl Meter {
         let (now, drains) = (now - self.idle, drains.min(LONGEST));
         self.reads += 1;
         // What was sent before the setting changed is under way too.
-        self.concurrent = self.concurrent.max(out.reads() + 1);
-        self.in_flight = self.in_flight.max(out.bytes() + u64::from(done.len));
+        self.under_way(done.len, out);
         self.bytes[class_of(done.len)] += u64::from(done.len);
         self.striped += if done.role == Role::Striped { u64::from(done.len) } else { 0 };
         let class = (0..CLASSES).max_by_key(|c| self.bytes[*c]).unwrap_or(0);

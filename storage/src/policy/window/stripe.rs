@@ -89,25 +89,20 @@ impl Stripes {
     /// Whether both sides together are faster than the one that whole reads are sent to.
     fn pays(&self) -> bool {
         let known = self.whole.is_known() && self.parts.iter().all(|part| part.samples > 0);
-        known && self.striped_at(self.share()) * WORTH < self.whole.mean
+        known && self.striped() * WORTH < self.whole.mean
     }
 
-    /// Nanoseconds per byte of a read of which the cache reads `share`.
-    fn striped_at(&self, share: f64) -> f64 {
-        let [cache, backend] = &self.parts;
+    /// Nanoseconds per byte of a striped read.
+    fn striped(&self) -> f64 {
+        let ([cache, backend], share) = (&self.parts, self.share());
         (cache.mean * share).max(backend.mean * (1.0 - share))
     }
 
-    /// The share at which both parts take equally long.
-    fn best_share(&self) -> f64 {
-        let [cache, backend] = &self.parts;
-        backend.mean / (cache.mean + backend.mean)
-    }
-
-    /// The cache's share of a striped read.
+    /// The cache's share of a striped read: both parts take equally long then.
     fn share(&self) -> f64 {
-        let known = self.parts.iter().all(Pace::is_known);
-        let share = if known { self.best_share() } else { UNKNOWN };
+        let [cache, backend] = &self.parts;
+        let known = cache.is_known() && backend.is_known();
+        let share = if known { backend.mean / (cache.mean + backend.mean) } else { UNKNOWN };
         share.clamp(LEAST, 1.0 - LEAST)
     }
 
@@ -117,31 +112,31 @@ impl Stripes {
             // A part was not answered in time.
             return SELDOM as u32;
         }
-        let (done, tried) = (self.whole.mean, self.striped_at(self.share()));
+        let (done, tried) = (self.whole.mean, self.striped());
         let costs = if pays { done / tried } else { tried / done } - 1.0;
         (SPARING * f64::from(TRIAL) * costs).clamp(SOON, SELDOM) as u32
     }
 
     /// Bytes of the cache's part of a read of `len`: whole blocks, the odd one at the faster side.
     pub(super) fn cache_part(&self, len: u32) -> u32 {
-        let blocks = f64::from(len) / BLOCK * self.share();
-        let blocks = if self.share() < 0.5 { blocks.floor() } else { blocks.ceil() };
+        let share = self.share();
+        let blocks = f64::from(len) / BLOCK * share;
+        let blocks = if share < 0.5 { blocks.floor() } else { blocks.ceil() };
         (blocks.max(1.0) * BLOCK) as u32
     }
 
     /// Learns from a completion: of the parts of striped reads, and of whole hits that came alone (`left` is what is still under way).
     pub(super) fn completed(&mut self, done: &Completion, left: &Outstanding) {
-        let pace = done.latency.max(1) as f64 / f64::from(done.len.max(1));
         if done.role == Role::Striped {
-            self.parts[done.side as usize].add(pace);
+            self.parts[done.side as usize].add(done.len, done.latency);
         } else if done.len >= SHORTEST && done.role == Role::Whole && left.reads() == 0 {
-            self.whole.add(pace);
+            self.whole.add(done.len, done.latency);
         }
     }
 
     /// A part was not answered for `age`, and is no longer waited for.
     pub(super) fn part_is_late(&mut self, side: Side, len: u32, age: Nanos) {
-        self.parts[side as usize].add(age as f64 / f64::from(len.max(1)));
+        self.parts[side as usize].add(len, age);
     }
 }
 
@@ -154,7 +149,8 @@ struct Pace {
 }
 
 impl Pace {
-    fn add(&mut self, pace: f64) {
+    fn add(&mut self, len: u32, latency: Nanos) {
+        let pace = latency.max(1) as f64 / f64::from(len.max(1));
         self.mean += (pace - self.mean) / f64::from(self.samples + 1);
         self.samples = (self.samples + 1).min(3);
     }
