@@ -8,11 +8,15 @@
 //! io_uring completes a read on the thread that submitted it, so a read by the ring costs one more wake-up: of the ring's thread,
 //! to submit. Linux AIO completes in the interrupt. It can do less (no waiting for a busy device, no reads of several ranges), so
 //! whatever it does not do at once is given to the ring, which also says what an error is.
+//!
+//! Some devices end many reads with one interrupt. Who was answered first waits for this core then, until the last one was
+//! answered, and the device has nothing to do: the thread lets such readers go on in between ([`Courtesy`]).
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -22,6 +26,8 @@ use super::{Job, finish};
 /// Reads under way at most, and events taken at once.
 const ENTRIES: libc::c_long = 1024;
 const EVENTS: usize = 32;
+/// So many of them are worth letting others go on in between.
+const MANY: usize = 8;
 /// How often the thread looks whether it is still needed.
 const IDLE: libc::timespec = libc::timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -134,11 +140,18 @@ impl Shared {
     }
 
     fn run(&self) {
-        let mut events = [Event::default(); EVENTS];
+        let (mut events, mut courtesy) = ([Event::default(); EVENTS], Courtesy::default());
         loop {
             let closing = self.closed.load(Ordering::Acquire);
             match self.context.wait(&mut events) {
-                Ok(events) => events.iter().for_each(|event| self.ended(event)),
+                Ok(events) => {
+                    for (answered, event) in (1_usize..).zip(events) {
+                        self.ended(event);
+                        if events.len() >= MANY && answered.is_power_of_two() {
+                            courtesy.give_way();
+                        }
+                    }
+                }
                 Err(error) => {
                     // What is under way is answered by nobody now; every hit has another copy.
                     tracing::error!("Linux AIO ended: {error}; the ring reads alone");
@@ -163,6 +176,36 @@ impl Shared {
             }
             self.ring.submit(job);
         }
+    }
+}
+
+/// Gives the core to readers who were just answered: they ask again within microseconds, and the device has work while the others
+/// are answered. Who computes instead keeps the core for milliseconds, while answers wait: then it is not given for a while.
+#[derive(Default)]
+struct Courtesy {
+    refrain_until: Option<Instant>,
+}
+
+impl Courtesy {
+    /// A turn of others that took longer was none of readers who ask again.
+    const SHORT: Duration = Duration::from_micros(600);
+    /// What one such turn costs, some milliseconds, is a small part of this.
+    const REFRAIN: Duration = Duration::from_millis(500);
+
+    fn give_way(&mut self) {
+        let start = Instant::now();
+        if self.is_given(start) {
+            std::thread::yield_now();
+            self.took(start, Instant::now());
+        }
+    }
+
+    fn is_given(&self, now: Instant) -> bool {
+        self.refrain_until.is_none_or(|until| now >= until)
+    }
+
+    fn took(&mut self, start: Instant, end: Instant) {
+        self.refrain_until = (end - start > Self::SHORT).then_some(end + Self::REFRAIN);
     }
 }
 
@@ -212,5 +255,22 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: the number is of a context that nobody uses any more; the kernel waits for what is under way.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_is_given_until_somebody_keeps_it() {
+        let (mut courtesy, start) = (Courtesy::default(), Instant::now());
+        let at = |micros| start + Duration::from_micros(micros);
+        assert!(courtesy.is_given(at(0)));
+        courtesy.took(at(0), at(100));
+        assert!(courtesy.is_given(at(100)), "readers asked again and waited");
+        courtesy.took(at(100), at(3_100));
+        assert!(!courtesy.is_given(at(3_100)) && !courtesy.is_given(at(503_000)), "somebody computes");
+        assert!(courtesy.is_given(at(503_100)));
     }
 }
