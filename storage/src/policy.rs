@@ -348,12 +348,12 @@ impl Splitter {
     /// A read was handed to `side`.
     pub fn issued(&mut self, now: Nanos, side: Side, ask: Ask) {
         let now = self.forward(now);
+        if let Policy::Window(window) = &mut self.policy {
+            window.issued(now, side, ask, &load(&self.cache, &self.liveness));
+        }
         self.out.side(side).add(ask.len);
         if side == Side::Backend {
             self.target(ask.target).issued(now, ask.len);
-            if let Policy::Window(window) = &mut self.policy {
-                window.issued_to_backend(ask);
-            }
         } else {
             self.cache.issued(now, ask.len);
         }

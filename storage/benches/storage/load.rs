@@ -92,10 +92,12 @@ pub(crate) fn open_direct(path: &Path) -> Result<File> {
     Ok(File::from(open(path, flags, Mode::empty()).with_context(|| path.display().to_string())?))
 }
 
-/// Reads for `time` from when as many reads have ended as are under way at once. Those that are under way at its end are
-/// waited for and not counted: as many as were under way at its beginning.
+/// Reads for `time` from when as many reads have ended as are under way at once; twice as many where they are large and
+/// queue: all begin together, so that when the first ones have ended more of the others is done than at the end of the run. Those
+/// that are under way then are waited for and not counted: as many as were under way at its beginning.
 pub(crate) fn run(path: &Path, load: Load, time: Duration) -> Result<Outcome> {
-    readers(path, load, time, load.depth, || Ok(()))
+    let turns = if load.block >= 1 << 20 && load.depth >= 16 { 2 } else { 1 };
+    readers(path, load, time, load.depth * turns, || Ok(()))
 }
 
 /// Reads for `time` from the first read on, with something to do meanwhile, in this thread.

@@ -29,7 +29,7 @@ const FILE_MIB: u64 = 256;
 const POLL: Duration = Duration::from_millis(50);
 const HELD: u32 = 16;
 /// No cell is begun after this time with `QUICK=1`, so that all figures end within fifteen minutes.
-const QUICK_LONGEST: Duration = Duration::from_secs(600);
+const QUICK_LONGEST: Duration = Duration::from_secs(620);
 
 /// One cell.
 #[derive(Clone, Copy, Debug, PartialEq)]

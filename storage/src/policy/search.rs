@@ -69,6 +69,7 @@ enum Stage {
     Grow,
     Near {
         gap: u64,
+        grown: u64,
     },
     Refine {
         step: u64,
@@ -224,7 +225,7 @@ impl Search {
                 }
             }
             Stage::Grow => self.grow(here, &epoch),
-            Stage::Near { gap } => self.near(here, gap, &epoch),
+            Stage::Near { gap, grown } => self.near(here, gap, grown, &epoch),
             Stage::Refine { step, up } => self.refine(here, step, up, &epoch),
             Stage::Hold { left } => self.hold(here, left, &epoch),
             Stage::Ask if epoch.is_hopeless() => self.start_hold(self.longer(2)),
@@ -275,22 +276,24 @@ impl Search {
     fn grow(&mut self, here: Measured, epoch: &Epoch) {
         self.take_if_better(here);
         if here.rate < self.best.rate * LOSING || here.level >= epoch.in_flight {
-            self.near_from(1, epoch);
+            self.near_from(1, here.level, epoch);
         } else {
             self.to(Stage::Grow, here.level * 2);
         }
     }
 
-    fn near_from(&mut self, gap: u64, epoch: &Epoch) {
+    /// `grown`: the highest level that growing tried.
+    fn near_from(&mut self, gap: u64, grown: u64, epoch: &Epoch) {
+        let tried = grown.min(epoch.in_flight / 2).max(self.best.level / 2);
         match epoch.in_flight.checked_sub(gap * epoch.unit) {
-            Some(level) if level > self.best.level / 2 && level > 0 => self.to(Stage::Near { gap }, level),
+            Some(level) if level > tried => self.to(Stage::Near { gap, grown }, level),
             _ => self.start_refine(4, epoch),
         }
     }
 
-    fn near(&mut self, here: Measured, gap: u64, epoch: &Epoch) {
+    fn near(&mut self, here: Measured, gap: u64, grown: u64, epoch: &Epoch) {
         self.take_if_better(here);
-        self.near_from(gap * 2, epoch);
+        self.near_from(gap * 2, grown, epoch);
     }
 
     /// Looks for the best level around the one that is best now, by a `part` of it at first.
@@ -317,16 +320,20 @@ impl Search {
         if step == 0 || (self.best.level == 0 && !up) {
             return self.start_first_hold(epoch);
         }
-        match self.beside(step, up, epoch) {
-            Some(level) => self.to(Stage::Refine { step, up }, level),
-            None => self.to(Stage::Refine { step, up: false }, self.best.level.saturating_sub(step)),
+        for up in [up, false] {
+            if let Some(level) = self.beside(step, up, epoch) {
+                return self.to(Stage::Refine { step, up }, level);
+            }
         }
+        self.try_around(step / 2 / epoch.unit * epoch.unit, true, epoch);
     }
 
-    /// The level a step beside the best one; `None` where there is none because the cache would get nothing.
+    /// The level a step beside the best one; `None` where there is none because the cache would get nothing, or the backend, and
+    /// that is known to be a loss.
     fn beside(&self, step: u64, up: bool, epoch: &Epoch) -> Option<u64> {
         if !up {
-            return Some(self.best.level.saturating_sub(step));
+            let level = self.best.level.saturating_sub(step);
+            return (level > 0 || self.base > self.best.rate * LOSING).then_some(level);
         }
         let level = self.best.level + step;
         let level = if epoch.is_alone() { level } else { level.min(epoch.ceiling()) };
@@ -414,10 +421,13 @@ impl Search {
 
     fn start_trial(&mut self, up: bool, epoch: &Epoch) {
         let step = (self.best.level / 8 / epoch.unit).max(1) * epoch.unit;
-        match self.beside(step, up, epoch) {
-            Some(level) => self.to(Stage::Trial { up }, level),
-            None => self.to(Stage::Trial { up: false }, self.best.level.saturating_sub(step)),
+        for up in [up, false] {
+            if let Some(level) = self.beside(step, up, epoch) {
+                return self.to(Stage::Trial { up }, level);
+            }
         }
+        self.fruitless += 1;
+        self.start_hold(self.longer(2));
     }
 
     fn trial(&mut self, here: Measured, up: bool) {

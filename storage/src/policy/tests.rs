@@ -117,6 +117,48 @@ fn hedging_cuts_the_tail_within_its_budget() {
     assert!(late[1] * 4 < late[0], "{late:?}");
 }
 
+/// Runs of `reads` by 16 readers with pauses of 3 s between, over two devices that take a millisecond per read each. The first `unrouted` ones of a
+/// run come past the policy, as those do whose bytes are to be validated first. Returns the reads per second
+/// after ten runs.
+fn in_runs(unrouted: u32, reads: u32) -> u64 {
+    let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    let (mut now, mut since_last, mut reads_last) = (SECOND, 0, 0);
+    for run in 0..60 {
+        let mut free = [now; 2];
+        let mut flying: Vec<(Nanos, Nanos, Side)> = Vec::new();
+        let (start, mut sent, mut ended) = (now, 0, 0);
+        while ended < reads {
+            while flying.len() < 16 && sent < reads {
+                let route = if sent < unrouted { Route::One(Side::Cache) } else { splitter.route(now, ASK) };
+                let side = if let Route::One(side) = route { side } else { Side::Cache };
+                splitter.issued(now, side, ASK);
+                let end = free[side as usize].max(now) + MILLIS;
+                free[side as usize] = end;
+                flying.push((end, now, side));
+                sent += 1;
+            }
+            let first = (0..flying.len()).min_by_key(|i| flying[*i].0).unwrap();
+            let (end, began, side) = flying.swap_remove(first);
+            now = end;
+            splitter.completed(now, done(side, end - began, true));
+            ended += 1;
+        }
+        if run >= 10 {
+            (since_last, reads_last) = (since_last + now - start, reads_last + u64::from(reads));
+        }
+        now += 3 * SECOND;
+    }
+    reads_last * SECOND / since_last
+}
+
+#[test]
+fn a_pause_is_no_slow_device_whoever_reads_first_after_it() {
+    for reads in [60, 150, 600] {
+        let (routed, unrouted) = (in_runs(0, reads), in_runs(3, reads));
+        assert!(routed > 1850 && unrouted * 100 > routed * 97, "{reads}: {routed}, {unrouted}");
+    }
+}
+
 /// A closed loop of 16 readers over four targets: the cache answers in 4 ms, three targets in 2 ms, target 3 in `slow`.
 /// Returns how many of the last reads came from each target, and the most that target 3 held at once.
 fn over_four_targets(slow: Nanos) -> ([u32; 4], u32) {

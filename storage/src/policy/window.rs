@@ -160,9 +160,14 @@ impl Window {
         self.degraded = degraded;
     }
 
-    /// A read was handed to the backend.
-    pub(super) fn issued_to_backend(&mut self, ask: Ask) {
-        self.target(ask.target).held[ask.stream.bucket()] += u64::from(ask.len);
+    /// A read is handed to a side, whoever chose it; `out` is under way already.
+    pub(super) fn issued(&mut self, now: Nanos, side: Side, ask: Ask, out: &Outstanding) {
+        if self.waited_for(out).reads() == 0 {
+            self.meter.woken(now);
+        }
+        if side == Side::Backend {
+            self.target(ask.target).held[ask.stream.bucket()] += u64::from(ask.len);
+        }
     }
 
     /// A target went down: what was under way there will not be told of again.

@@ -1,8 +1,11 @@
 //! Measures what readers got at one setting of the windows.
 //!
 //! ```text
-//!   restart -> settle (the old setting's requests drain) -> measure -> Epoch
+//!   restart -> settle (the old setting's requests drain) -> measure -> close (what is under way ends) -> Epoch
 //! ```
+//! Reads that queue end in bunches: who counts what ended in a time is wrong by a bunch at each end of it. A read counts for the
+//! part of its life that lies between the two, which is why those under way at the end are waited for.
+//!
 //! An epoch belongs to the size class that moved most bytes in it; only that class's search learns from it. Time in which
 //! nobody reads is not measured: readers who pause are not a slow device. Before a pause the queues run empty and after it they
 //! fill: no epoch ends then unless it lasts too long, and where readers seldom pause, one that is cut by a pause is begun again.
@@ -20,7 +23,7 @@ const LONG: Nanos = 300 * MILLIS;
 const LONGEST: Nanos = SECOND;
 const SETTLE_READS: u32 = 16;
 /// How often all that is under way is to have been answered: what queues together often ends together.
-const TURNS: u32 = 3;
+const TURNS: u32 = 2;
 /// A pause that is none: the next read of somebody who waits for each.
 const PAUSE: Nanos = 20 * MILLIS;
 
@@ -34,9 +37,14 @@ pub(super) struct Meter {
     last: Nanos,
     /// Whether an epoch has ended since the last pause.
     seldom: bool,
+    /// Useful reads that ended, settling or since, and their bytes.
     reads: u32,
     bytes: [u64; CLASSES],
-    /// Of those, by parts of striped reads.
+    /// Bytes of the time since `settled` until now, or until the end: each read by the part of its life in it.
+    served: f64,
+    /// When measuring ended, and how many reads were under way then that are still.
+    closing: Option<(Nanos, u32)>,
+    /// Of `bytes`, by parts of striped reads.
     striped: u64,
     in_flight: u64,
     /// Most reads under way at once.
@@ -77,17 +85,23 @@ impl Meter {
         *self = Self { since: now - idle, streams, targets, idle, last: now, seldom, ..Self::default() };
     }
 
+    /// A read comes and finds none under way. The first ones after a pause often come past the policy, because what they read is
+    /// to be validated first.
+    pub(super) fn woken(&mut self, now: Nanos) {
+        let pause = now.saturating_sub(self.last);
+        self.idle += pause;
+        self.last = now;
+        if pause > PAUSE && std::mem::take(&mut self.seldom) {
+            let both = |seen: Seen| Seen { before: 0, now: seen.before | seen.now };
+            (self.streams, self.targets) = (both(self.streams), both(self.targets));
+            self.restart(now);
+        }
+    }
+
     /// A hit arrived and was routed.
     pub(super) fn arrived(&mut self, now: Nanos, ask: Ask, out: &Outstanding, spilled: bool) {
         if out.reads() == 0 {
-            let pause = now.saturating_sub(self.last);
-            self.idle += pause;
-            self.last = now;
-            if pause > PAUSE && std::mem::take(&mut self.seldom) {
-                let both = |seen: Seen| Seen { before: 0, now: seen.before | seen.now };
-                (self.streams, self.targets) = (both(self.streams), both(self.targets));
-                self.restart(now);
-            }
+            self.woken(now);
         }
         self.streams.now |= 1 << ask.stream.bucket();
         self.targets.now |= 1 << ask.target.bucket();
@@ -146,15 +160,38 @@ impl Meter {
                 return None;
             }
             let lost = self.lost(now, self.since, &searches[class]);
-            return lost.then(|| (class, self.epoch(now, self.since, class)));
+            return lost.then(|| (class, self.epoch(self.total(), now - self.since, class)));
         };
+        let began = now.saturating_sub(done.latency);
+        let end = self.closing.map_or(now, |(end, _)| end);
+        let within = end.saturating_sub(began.max(settled));
+        self.served += f64::from(done.len) * within as f64 / done.latency.max(1) as f64;
+        if let Some((_, left)) = &mut self.closing {
+            *left = left.saturating_sub(u32::from(began < end));
+            // Some are lost with their target, or never answer.
+            let over = *left == 0 || now - end >= drains.max(end - settled);
+            return over.then(|| (class, self.epoch(self.served, end - settled, class)));
+        }
         let elapsed = now - settled;
         let few = self.reads >= FEW_READS.max(TURNS * self.concurrent) && elapsed >= LONG;
         let runs_empty = (out.reads() + 1) * 2 < self.concurrent;
         let enough =
-            (self.reads >= READS.max(TURNS * self.concurrent) || few) && elapsed >= SHORTEST.max(drains * 3);
-        let over = enough && !runs_empty || elapsed >= LONGEST || self.lost(now, settled, &searches[class]);
-        over.then(|| (class, self.epoch(now, settled, class)))
+            (self.reads >= READS.max(TURNS * self.concurrent) || few) && elapsed >= SHORTEST.max(drains * 2);
+        if self.lost(now, settled, &searches[class]) {
+            return Some((class, self.epoch(self.total(), elapsed, class)));
+        }
+        if enough && !runs_empty || elapsed >= LONGEST {
+            if out.reads() == 0 {
+                return Some((class, self.epoch(self.served, elapsed, class)));
+            }
+            self.closing = Some((now, out.reads()));
+        }
+        None
+    }
+
+    /// Bytes of useful reads that ended.
+    fn total(&self) -> f64 {
+        self.bytes.iter().sum::<u64>() as f64
     }
 
     /// Whether most of what was read was striped: then the level had no say, and the rate says nothing of it.
@@ -168,12 +205,13 @@ impl Meter {
         search.is_lost(bytes, seconds, unit, self.concurrent <= 1)
     }
 
-    fn epoch(&mut self, now: Nanos, since: Nanos, class: usize) -> Epoch {
+    /// `bytes` were read in a `time`.
+    fn epoch(&mut self, bytes: f64, time: Nanos, class: usize) -> Epoch {
         self.seldom = true;
         let total: u64 = self.bytes.iter().sum();
         let latency = |side: Side| self.timings[side as usize][class].mean();
         Epoch {
-            rate: total as f64 * SECOND as f64 / (now - since).max(1) as f64,
+            rate: bytes * SECOND as f64 / time.max(1) as f64,
             in_flight: self.in_flight,
             unit: (total / u64::from(self.reads.max(1))).max(4096),
             cache_when_spilled: self.cache_when_spilled.checked_div(self.spilled).unwrap_or(0),
