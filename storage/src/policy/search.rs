@@ -48,6 +48,17 @@ impl Epoch {
         self.in_flight < 2 * self.unit
     }
 
+    /// The level at which reads wait as long at either side, as far as both have enough to do: there a hiccup of one of them finds
+    /// most of its work still queued. 0 where only one is used, or one read at a time is under way.
+    fn balanced(&self, level: u64) -> u64 {
+        if self.is_alone() || self.cache_latency == 0 || self.backend_latency == 0 {
+            return 0;
+        }
+        let backend = level as f64 / self.backend_latency as f64;
+        let cache = self.in_flight.saturating_sub(level) as f64 / self.cache_latency as f64;
+        (self.in_flight as f64 * backend / (backend + cache).max(f64::MIN_POSITIVE)) as u64
+    }
+
     /// The highest level that leaves the cache something to do.
     fn ceiling(&self) -> u64 {
         self.in_flight.saturating_sub(self.unit)
@@ -60,6 +71,8 @@ struct Measured {
     level: u64,
     rate: f64,
     keep: u64,
+    /// [`Epoch::balanced`].
+    balanced: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +98,7 @@ enum Stage {
     },
 }
 
-/// A gain below this is noise, and then the lower level wins: it asks less of a shared backend.
+/// A gain below this is noise, and then the level wins that is nearer to the one at which reads wait as long at either side.
 const WORTH: f64 = 1.01;
 /// A level this much below the best ends a stage.
 const LOSING: f64 = 0.85;
@@ -143,7 +156,7 @@ impl Default for Search {
         Self {
             stage: Stage::Base,
             level: 0,
-            best: Measured { level: 0, rate: 0.0, keep: 0 },
+            best: Measured { level: 0, rate: 0.0, keep: 0, balanced: 0 },
             peak: 0.0,
             base: 0.0,
             hold_epochs: FIRST_HOLD,
@@ -209,7 +222,8 @@ impl Search {
 
     /// Ends an epoch at [`Self::level`]; sets the next level.
     pub(crate) fn epoch(&mut self, epoch: Epoch) {
-        let here = Measured { level: self.level, rate: epoch.rate, keep: epoch.cache_when_spilled * 3 / 4 };
+        let (level, balanced) = (self.level, epoch.balanced(self.level));
+        let here = Measured { level, rate: epoch.rate, keep: epoch.cache_when_spilled * 3 / 4, balanced };
         self.in_flight = epoch.in_flight;
         if self.level == 0 && self.exploring() {
             self.base = here.rate;
@@ -257,10 +271,11 @@ impl Search {
     }
 
     fn take_if_better(&mut self, here: Measured) -> bool {
-        let better = if here.level > self.best.level {
-            here.rate > self.best.rate * WORTH
-        } else {
+        let off = |level: u64| level.abs_diff(here.balanced);
+        let better = if off(here.level) < off(self.best.level) {
             here.rate * WORTH > self.peak
+        } else {
+            here.rate > self.best.rate * WORTH
         };
         self.peak = self.peak.max(here.rate);
         if better {
@@ -414,7 +429,7 @@ impl Search {
     fn back_to_the_cache(&mut self) {
         self.fooled = if self.kept < KEPT { self.fooled + 1 } else { 0 };
         (self.recalled, self.before) = (None, None);
-        self.best = Measured { level: 0, rate: self.base, keep: 0 };
+        self.best = Measured { level: 0, rate: self.base, keep: 0, balanced: 0 };
         self.peak = self.base;
         self.start_hold((FIRST_HOLD << self.fooled.min(8)).min(LAST_HOLD));
     }

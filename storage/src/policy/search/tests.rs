@@ -2,21 +2,27 @@
 
 use super::*;
 
-/// Runs the search against a known rate curve over the level, `n` requests of one byte in flight.
-fn found(n: u64, rate: impl Fn(u64) -> f64) -> u64 {
+/// Runs the search against known rates of cache and backend over the level, `n` requests of one byte in flight.
+fn found_for(n: u64, rates: impl Fn(u64) -> [f64; 2]) -> u64 {
     let mut search = Search::default();
     for _ in 0..200 {
         let level = search.level().min(n);
+        let [cache, backend] = rates(level);
         search.epoch(Epoch {
-            rate: rate(level),
+            rate: cache + backend,
             in_flight: n,
             unit: 1,
             cache_when_spilled: n - level,
-            cache_latency: 1,
-            backend_latency: 1,
+            cache_latency: ((n - level) as f64 / cache * 1e6) as u64,
+            backend_latency: (level as f64 / backend * 1e6) as u64,
         });
     }
     search.best.level
+}
+
+/// The same for a curve of their sum.
+fn found(n: u64, rate: impl Fn(u64) -> f64) -> u64 {
+    found_for(n, |level| [rate(level) / 2.0; 2])
 }
 
 #[test]
@@ -82,9 +88,18 @@ fn a_peak_behind_a_plateau_is_found() {
 }
 
 #[test]
-fn of_equal_levels_the_lowest_wins() {
-    let level = found(256, |w| 100.0 + 50.0 * (w.min(16) as f64) / 16.0);
-    assert!((14..=17).contains(&level), "{level}");
+fn of_equal_levels_the_one_wins_at_which_reads_wait_as_long_at_either_side() {
+    let level = found_for(256, |w| [100.0, 50.0 * (w.min(16) as f64) / 16.0]);
+    assert!((70..=100).contains(&level), "{level}");
+    let level = found_for(16, |w| [if w < 16 { 60.0 } else { 0.0 }, if w == 0 { 0.0 } else { 60.0 }]);
+    assert!((7..=9).contains(&level), "{level}");
+}
+
+#[test]
+fn a_gain_is_worth_a_longer_queue() {
+    // The backend's rate grows until everything waits there.
+    let level = found_for(64, |w| [if w < 64 { 10.0 } else { 0.0 }, w as f64]);
+    assert!((60..64).contains(&level), "{level}");
 }
 
 #[test]
