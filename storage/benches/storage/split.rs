@@ -28,8 +28,10 @@ const FILE_MIB: u64 = 256;
 /// How often `window` is looked at, and at how many looks in a row it must have tried nothing before a cell is measured.
 const POLL: Duration = Duration::from_millis(50);
 const HELD: u32 = 16;
+/// What `window` holds may be of another load; it takes so long to notice with large reads that queue.
+const NOTICED: Duration = Duration::from_secs(3);
 /// No cell is begun after this time with `QUICK=1`, so that all figures end within fifteen minutes.
-const QUICK_LONGEST: Duration = Duration::from_secs(620);
+const QUICK_LONGEST: Duration = Duration::from_secs(640);
 
 /// One cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -287,12 +289,14 @@ impl Rig<'_> {
             load::run(&sidecar.mount(policy)?.at.join("data"), cell.load(), time)?;
         }
         let (mount, start) = (sidecar.mount("window")?, Instant::now());
+        let (least, most) = (NOTICED * (cell.runs() - 1), self.plan.search * cell.runs());
         load::run_with(&mount.at.join("data"), cell.load(), Duration::ZERO, || {
             // A level that was just found may have been lucky: the trials that follow tell.
             let mut held = 0;
-            while start.elapsed() < self.plan.search && held < HELD {
+            while start.elapsed() < most && held < HELD {
                 std::thread::sleep(POLL);
-                held = if mount.is_exploring("data", cell.block)? { 0 } else { held + 1 };
+                let holds = start.elapsed() > least && !mount.is_exploring("data", cell.block)?;
+                held = if holds { held + 1 } else { 0 };
             }
             Ok(())
         })?;
