@@ -147,7 +147,7 @@ impl Shared {
                 Ok(events) => {
                     for (answered, event) in (1_usize..).zip(events) {
                         self.ended(event);
-                        if events.len() >= MANY && answered.is_power_of_two() {
+                        if events.len() >= MANY && answered < events.len() && answered.is_power_of_two() {
                             courtesy.give_way();
                         }
                     }
@@ -189,8 +189,8 @@ struct Courtesy {
 impl Courtesy {
     /// A turn of others that took longer was none of readers who ask again.
     const SHORT: Duration = Duration::from_micros(600);
-    /// What one such turn costs, some milliseconds, is a small part of this.
-    const REFRAIN: Duration = Duration::from_millis(500);
+    /// What one such turn costs is a small part of the time, this many times as long, until the next one.
+    const REFRAIN: u32 = 160;
 
     fn give_way(&mut self) {
         let start = Instant::now();
@@ -205,7 +205,8 @@ impl Courtesy {
     }
 
     fn took(&mut self, start: Instant, end: Instant) {
-        self.refrain_until = (end - start > Self::SHORT).then_some(end + Self::REFRAIN);
+        let took = end - start;
+        self.refrain_until = (took > Self::SHORT).then_some(end + took * Self::REFRAIN);
     }
 }
 
@@ -270,7 +271,7 @@ mod tests {
         courtesy.took(at(0), at(100));
         assert!(courtesy.is_given(at(100)), "readers asked again and waited");
         courtesy.took(at(100), at(3_100));
-        assert!(!courtesy.is_given(at(3_100)) && !courtesy.is_given(at(503_000)), "somebody computes");
-        assert!(courtesy.is_given(at(503_100)));
+        assert!(!courtesy.is_given(at(3_100)) && !courtesy.is_given(at(480_000)), "somebody computes");
+        assert!(courtesy.is_given(at(483_100)));
     }
 }

@@ -299,7 +299,8 @@ impl Search {
 
     /// `grown`: the highest level that growing tried.
     fn near_from(&mut self, gap: u64, grown: u64, epoch: &Epoch) {
-        let tried = grown.min(epoch.in_flight / 2).max(self.best.level / 2);
+        let below_all = if grown >= epoch.in_flight { grown / 2 } else { grown };
+        let tried = below_all.max(self.best.level / 2);
         match epoch.in_flight.checked_sub(gap * epoch.unit) {
             Some(level) if level > tried => self.to(Stage::Near { gap, grown }, level),
             _ => self.start_refine(4, epoch),
@@ -348,7 +349,9 @@ impl Search {
     fn beside(&self, step: u64, up: bool, epoch: &Epoch) -> Option<u64> {
         if !up {
             let level = self.best.level.saturating_sub(step);
-            return (level > 0 || self.base > self.best.rate * LOSING).then_some(level);
+            // What the cache gave is not measured again while a reader that comes alone is at the backend.
+            let unknown = epoch.is_alone() || self.base > self.best.rate * LOSING;
+            return (level > 0 || unknown).then_some(level);
         }
         let level = self.best.level + step;
         let level = if epoch.is_alone() { level } else { level.min(epoch.ceiling()) };
