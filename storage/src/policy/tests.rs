@@ -117,9 +117,9 @@ fn hedging_cuts_the_tail_within_its_budget() {
     assert!(late[1] * 4 < late[0], "{late:?}");
 }
 
-/// Runs of `reads` by 16 readers with pauses of 3 s between, over two devices that take a millisecond per read each. The first `unrouted` ones of a
-/// run come past the policy, as those do whose bytes are to be validated first. Returns the reads per second
-/// after ten runs.
+/// Runs of `reads` by 16 readers with pauses of 3 s between, over two devices that take a millisecond per read each. The first
+/// `unrouted` ones of a run come past the policy, as those do whose bytes are to be validated first. Returns the reads per
+/// second after ten runs.
 fn in_runs(unrouted: u32, reads: u32) -> u64 {
     let mut splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
     let (mut now, mut since_last, mut reads_last) = (SECOND, 0, 0);

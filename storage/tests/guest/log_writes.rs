@@ -47,6 +47,9 @@ fn number(bytes: &[u8], index: usize) -> u64 {
     u64::from_le_bytes(bytes[index * 8..][..8].try_into().unwrap())
 }
 
+/// Bytes at the start of a file system that are written whole or not at all.
+const SUPERBLOCK: u64 = 4096;
+
 impl Log {
     pub(crate) fn read(file: File) -> io::Result<Self> {
         let mut head = [0; 32];
@@ -108,8 +111,10 @@ impl Log {
             }
             let mut from = 0;
             while from < entry.len {
-                // Runs of sectors, because disks write in runs.
-                let run = (self.sector << dice.below(6)).min(entry.len - from);
+                // Runs of sectors, because disks write in runs. The first 4 KiB hold ext4's superblock, which no mount survives in
+                // halves: its sum is checked, and nobody but e2fsck takes one of the copies.
+                let (run, at) = (self.sector << dice.below(6), entry.at + from - part.start);
+                let run = if at < SUPERBLOCK { SUPERBLOCK - at } else { run }.min(entry.len - from);
                 if dice.below(100) < kept {
                     self.apply_part(entry, from, run, disk)?;
                 }
