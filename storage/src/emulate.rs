@@ -27,7 +27,7 @@ pub const READ_BYTES: u32 = 64 << 10;
 pub struct Load {
     /// Jobs.
     pub jobs: u32,
-    /// Slots of each job.
+    /// Slots of each job, until a [`Change::Depth`].
     pub depth: u32,
     /// Time before counting starts.
     pub warm_up: Nanos,
@@ -35,13 +35,22 @@ pub struct Load {
     pub measure: Nanos,
 }
 
-/// A factor on the backend's rate from a point in time on.
+/// What is different from a point in time on.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// When.
     pub at: Nanos,
-    /// The factor; above 0.
-    pub factor: f64,
+    /// What.
+    pub change: Change,
+}
+
+/// What can change in a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// A factor on the backend's rate; above 0.
+    Backend(f64),
+    /// Slots of each job; 0: it pauses.
+    Depth(u32),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +66,8 @@ struct Run<'a> {
     cache: Station<Request>,
     backend: Station<Request>,
     now: Nanos,
-    free: Vec<u32>,
+    depth: u32,
+    under_way: Vec<u32>,
     blocked: Vec<bool>,
     delivered: Vec<u64>,
     bucket: Nanos,
@@ -84,10 +94,11 @@ pub fn series(
     let mut run = Run {
         pair,
         splitter: Splitter::new(policy),
-        cache: Station::new(pair.cache.clone()),
-        backend: Station::new(pair.backend.clone()),
+        cache: Station::new(pair.cache.clone()).uneven(pair.jitter, 1),
+        backend: Station::new(pair.backend.clone()).uneven(pair.jitter, 2),
         now: 0,
-        free: vec![load.depth; jobs],
+        depth: load.depth,
+        under_way: vec![0; jobs],
         blocked: vec![false; jobs],
         delivered: vec![0; usize::try_from(until.div_ceil(bucket)).unwrap_or(0)],
         bucket,
@@ -98,9 +109,13 @@ pub fn series(
     }
     while run.now < until {
         while let Some(step) = steps.next_if(|s| s.at <= run.now) {
-            run.backend.scale(run.now, step.factor);
+            match step.change {
+                Change::Backend(factor) => run.backend.scale(run.now, factor),
+                Change::Depth(depth) => run.depth = depth,
+            }
+            (0..jobs).for_each(|job| run.feed(job));
         }
-        run.advance(steps.peek().map(|s| s.at));
+        run.advance(steps.peek().map_or(until, |s| s.at));
     }
     run.delivered
 }
@@ -112,8 +127,8 @@ fn ask(job: usize) -> Ask {
 impl Run<'_> {
     /// Lets a job that is not blocked use its free slots.
     fn feed(&mut self, job: usize) {
-        while !self.blocked[job] && self.free[job] > 0 {
-            self.free[job] -= 1;
+        while !self.blocked[job] && self.under_way[job] < self.depth {
+            self.under_way[job] += 1;
             let (side, probe) = match self.splitter.route(self.now, ask(job)) {
                 Route::One(side) => (side, false),
                 Route::Probe => (Side::Cache, true),
@@ -137,10 +152,10 @@ impl Run<'_> {
         }
     }
 
-    fn advance(&mut self, stop: Option<Nanos>) {
+    /// To the next answer, or to `stop`.
+    fn advance(&mut self, stop: Nanos) {
         let next = |at: Option<Nanos>| at.unwrap_or(Nanos::MAX);
         let (cache, backend) = (next(self.cache.next_at()), next(self.backend.next_at()));
-        let stop = next(stop);
         if stop < cache.min(backend) {
             self.now = stop;
             return;
@@ -170,7 +185,7 @@ impl Run<'_> {
             if let Some(count) = self.delivered.get_mut(bucket) {
                 *count += 1;
             }
-            self.free[job] += 1;
+            self.under_way[job] -= 1;
             if side == Side::Cache {
                 self.blocked[job] = false;
             }

@@ -25,6 +25,8 @@ pub struct Pair {
     pub cache: Curve,
     /// The backend's rate over the requests outstanding.
     pub backend: Curve,
+    /// How much the work of requests differs: 0 is not at all, 0.5 from half to one and a half of the usual.
+    pub jitter: f64,
 }
 
 impl Pair {
@@ -35,12 +37,12 @@ impl Pair {
         // Fewer requests than one job's depth: rows of one shallower job tell.
         let shallow = profile.rows.iter().filter(|r| r.jobs == 1 && r.depth < depth);
         let points = shallow.chain(at_depth()).map(|r| (r.depth * r.jobs, r.backend_only()));
-        Some(Self { kind, cache, backend: Curve::new(points.collect())? })
+        Some(Self { kind, cache, backend: Curve::new(points.collect())?, jitter: 0.0 })
     }
 
     /// Two toy devices of equal servers; `None` when a number is zero.
     pub fn servers(cache: (u32, Nanos), backend: (u32, Nanos)) -> Option<Self> {
         let (cache, backend) = (Curve::servers(cache.0, cache.1)?, Curve::servers(backend.0, backend.1)?);
-        Some(Self { kind: CacheKind::Asynchronous, cache, backend })
+        Some(Self { kind: CacheKind::Asynchronous, cache, backend, jitter: 0.0 })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::policy::{Nanos, SECOND};
+use crate::random::Random;
 
 /// Requests per second over the number of requests inside: linear between the known points.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,12 +49,27 @@ pub struct Station<T> {
     /// Work left of the request in front, in requests.
     left: f64,
     since: Nanos,
+    /// How much the work of requests differs, and by what.
+    jitter: f64,
+    random: Random,
 }
 
 impl<T> Station<T> {
     /// An idle device.
     pub fn new(curve: Curve) -> Self {
-        Self { curve, factor: 1.0, queue: VecDeque::new(), left: 0.0, since: 0 }
+        let (queue, random) = (VecDeque::new(), Random(0));
+        Self { curve, factor: 1.0, queue, left: 0.0, since: 0, jitter: 0.0, random }
+    }
+
+    /// The same, whose requests are from 1 - `jitter` to 1 + `jitter` times the usual work; `seed` names the sequence.
+    #[must_use]
+    pub fn uneven(self, jitter: f64, seed: u64) -> Self {
+        Self { jitter, random: Random(seed), ..self }
+    }
+
+    fn work(&mut self) -> f64 {
+        const STEPS: u64 = 1 << 20;
+        1.0 + self.jitter * (self.random.below(2 * STEPS + 1) as f64 / STEPS as f64 - 1.0)
     }
 
     /// Multiplies all rates from `now` on.
@@ -66,7 +82,7 @@ impl<T> Station<T> {
     pub fn push(&mut self, now: Nanos, request: T) {
         self.settle(now);
         if self.queue.is_empty() {
-            self.left = 1.0;
+            self.left = self.work();
         }
         self.queue.push_back(request);
     }
@@ -82,7 +98,7 @@ impl<T> Station<T> {
     /// Takes the request in front, which must be due.
     pub fn pop(&mut self, now: Nanos) -> Option<T> {
         self.settle(now);
-        self.left = 1.0;
+        self.left = self.work();
         self.queue.pop_front()
     }
 

@@ -41,7 +41,7 @@ fn window_is_near_the_best_static_split_and_never_below_the_cache_in_every_cell(
 #[test]
 fn a_backend_that_slows_down_leaves_readers_at_the_speed_of_the_cache() {
     let pair = Pair::servers((4, 40_000), (16, 400_000)).unwrap();
-    let steps = [Step { at: 2 * SECOND, factor: 0.05 }, Step { at: 4 * SECOND, factor: 1.0 }];
+    let steps = [(2, 0.05), (4, 1.0)].map(|(at, f)| Step { at: at * SECOND, change: Change::Backend(f) });
     let run = |policy| series(&pair, policy, load(16, 1, 0), &steps, 6 * SECOND, 100 * MILLIS);
     let (split, cache) = (run(window()), run(Policy::CacheOnly));
     for bucket in 23..40 {
@@ -83,7 +83,7 @@ fn a_single_reader_loses_nothing_to_a_slower_backend() {
 
 /// What `policy` gets in each phase of `phase` nanoseconds, and per 100 ms; the backend's rate is scaled by `factors`.
 fn phases(policy: Policy, depth: u32, factors: &[f64], phase: Nanos) -> Vec<Vec<u64>> {
-    let steps = (0..).zip(factors).map(|(i, factor)| Step { at: i * phase, factor: *factor });
+    let steps = (0..).zip(factors).map(|(i, f)| Step { at: i * phase, change: Change::Backend(*f) });
     let steps: Vec<Step> = steps.collect();
     let until = phase * factors.len() as Nanos;
     let bucket = phase.min(100 * MILLIS);
@@ -122,6 +122,83 @@ fn a_link_that_sends_in_bursts_is_no_changing_link() {
         let (cache, backend) = (total(Policy::CacheOnly), total(Policy::BackendOnly));
         let got = total(window()) / cache.max(backend);
         assert!(got >= if depth == 1 { 0.97 } else { 1.3 }, "depth {depth}: {got:.2} of the better side");
+    }
+}
+
+/// Where the backend's lone reads are faster than the cache's own, all of a few readers belong there.
+#[test]
+fn a_backend_that_gives_more_than_both_sides_together_gets_all() {
+    let pair = Pair::servers((4, 4_368_000), (4, 2_554_000)).unwrap();
+    let backend = rate(&pair, Policy::BackendOnly, load(4, 1, SECOND));
+    let got = rate(&pair, window(), Load { measure: 4 * SECOND, ..load(4, 1, 2 * SECOND) });
+    assert!(got >= 0.97 * backend, "{got:.0} of {backend:.0}");
+}
+
+/// A time in which nothing changes.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    at: Nanos,
+    depth: u32,
+    factor: f64,
+}
+
+const BUCKET: Nanos = 100 * MILLIS;
+
+/// Phases of 4 to 8 seconds, with pauses before some of them, and the end.
+fn any_phases(random: &mut crate::random::Random) -> (Vec<Step>, Vec<Phase>, Nanos) {
+    let (mut steps, mut phases, mut at) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..8 {
+        let depth = [1, 4, 16, 64][random.below(4) as usize];
+        let factor = [1.0, 0.5, 0.2][random.below(3) as usize];
+        if random.below(2) == 0 {
+            steps.push(Step { at, change: Change::Depth(0) });
+            at += SECOND;
+        }
+        phases.push(Phase { at, depth, factor });
+        steps.extend([Change::Backend(factor), Change::Depth(depth)].map(|change| Step { at, change }));
+        at += (40 + random.below(40)) * BUCKET;
+    }
+    (steps, phases, at)
+}
+
+/// The least share of the best static ratio that `window` has from 2.5 to 4 seconds after readers and the backend changed.
+fn least_share(servers: u32, jitter: f64, runs: u64) -> (f64, String) {
+    const READ: Nanos = 1_092_000;
+    let (mut random, mut least, mut known) =
+        (crate::random::Random(servers.into()), (f64::MAX, String::new()), std::collections::HashMap::new());
+    for run in 0..runs {
+        let ratio = [0.3, 1.0, 1.71][random.below(3) as usize];
+        let time = |ratio: f64| (f64::from(servers) * READ as f64 / ratio) as Nanos;
+        let pair = Pair::servers((servers, time(1.0)), (servers, time(ratio))).unwrap();
+        let pair = Pair { jitter, ..pair };
+        let (steps, phases, end) = any_phases(&mut random);
+        let got = series(&pair, window(), load(0, 1, 0), &steps, end, BUCKET);
+        for Phase { at, depth, factor } in phases {
+            let mut best = || {
+                let steady = [Step { at: 0, change: Change::Backend(factor) }];
+                let fixed = |p| {
+                    series(&pair, Policy::fixed(p), load(depth, 1, 0), &steady, 4 * SECOND, 2 * SECOND)[1]
+                };
+                (0..=10).map(|i| fixed(i * 10)).max().unwrap() as f64 / 2.0
+            };
+            let best =
+                *known.entry([ratio, depth.into(), factor].map(f64::to_bits)).or_insert_with(&mut best);
+            let from = (at / BUCKET + 25) as usize;
+            let share = got[from..from + 15].iter().sum::<u64>() as f64 / 1.5 / best;
+            if share < least.0 {
+                least =
+                    (share, format!("run {run}, from {at} ns, depth {depth}, backend {ratio} x {factor}"));
+            }
+        }
+    }
+    least
+}
+
+#[test]
+fn whatever_changes_both_sides_are_soon_used_as_well_as_can_be() {
+    for (servers, jitter, enough) in [(1, 0.0, 0.95), (1, 0.5, 0.95), (4, 0.5, 0.75)] {
+        let (least, place) = least_share(servers, jitter, 60);
+        assert!(least >= enough, "{least:.3} of the best static ratio: {servers} servers, {jitter}, {place}");
     }
 }
 

@@ -59,6 +59,12 @@ impl Epoch {
         (self.in_flight as f64 * backend / (backend + cache).max(f64::MIN_POSITIVE)) as u64
     }
 
+    /// What must be in flight at the cache before a read is sent to the backend: a good part of what usually was; nothing
+    /// where the backend takes all, but for stragglers.
+    fn needed_at_the_cache(&self) -> u64 {
+        if self.cache_when_spilled < self.unit / 2 { 0 } else { self.cache_when_spilled * 3 / 4 }
+    }
+
     /// The highest level that leaves the cache something to do.
     fn ceiling(&self) -> u64 {
         self.in_flight.saturating_sub(self.unit)
@@ -73,6 +79,17 @@ struct Measured {
     keep: u64,
     /// [`Epoch::balanced`].
     balanced: u64,
+    /// [`Epoch::in_flight`].
+    in_flight: u64,
+}
+
+impl Measured {
+    /// Whether more was in flight than the difference of the levels explains: a reader whom the cache makes wait has more in
+    /// flight when the backend gets some of it.
+    fn has_more_readers(&self, than: &Self) -> bool {
+        let explained = than.in_flight + self.level.saturating_sub(than.level);
+        self.in_flight > explained && !is_same(self.in_flight, explained)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,10 +153,8 @@ pub(crate) struct Search {
     moved: u32,
     held: Option<Epoch>,
     fruitless: u32,
-    /// What was in flight in the last epoch.
-    in_flight: u64,
-    /// The level that paid before things changed, and what was in flight then: tried first when they change back.
-    recalled: Option<(Measured, u64)>,
+    /// The level that paid before things changed: tried first when they change back.
+    recalled: Option<Measured>,
     /// Whether duplicates showed a reader that came alone a slower backend.
     slower: bool,
     /// How often in a row a reader that came alone was soon given less by the backend than by the cache, and for how many
@@ -156,14 +171,13 @@ impl Default for Search {
         Self {
             stage: Stage::Base,
             level: 0,
-            best: Measured { level: 0, rate: 0.0, keep: 0, balanced: 0 },
+            best: Measured { level: 0, rate: 0.0, keep: 0, balanced: 0, in_flight: 0 },
             peak: 0.0,
             base: 0.0,
             hold_epochs: FIRST_HOLD,
             moved: 0,
             held: None,
             fruitless: 0,
-            in_flight: 0,
             recalled: None,
             slower: false,
             fooled: 0,
@@ -216,20 +230,35 @@ impl Search {
     /// Begins anew, from plain caching.
     pub(crate) fn restart(&mut self) {
         let before = Some(self.best.level);
-        let Self { in_flight, recalled, moves, fooled, .. } = *self;
-        *self = Self { in_flight, recalled, moves, fooled, before, ..Self::default() };
+        let Self { recalled, moves, fooled, .. } = *self;
+        *self = Self { recalled, moves, fooled, before, ..Self::default() };
     }
 
     /// Ends an epoch at [`Self::level`]; sets the next level.
     pub(crate) fn epoch(&mut self, epoch: Epoch) {
-        let (level, balanced) = (self.level, epoch.balanced(self.level));
-        let here = Measured { level, rate: epoch.rate, keep: epoch.cache_when_spilled * 3 / 4, balanced };
-        self.in_flight = epoch.in_flight;
+        let here = Measured {
+            // All that was in flight was at the backend, whatever more the level allows.
+            level: self.level.min(epoch.in_flight),
+            rate: epoch.rate,
+            keep: epoch.needed_at_the_cache(),
+            balanced: epoch.balanced(self.level),
+            in_flight: epoch.in_flight,
+        };
         if self.level == 0 && self.exploring() {
             self.base = here.rate;
         }
         match self.stage {
             Stage::Base => self.based(here, &epoch),
+            Stage::Hold { left } => self.hold(here, left, &epoch),
+            Stage::Ask if epoch.is_hopeless() => self.start_hold(self.longer(2)),
+            // Others came, maybe in the middle of it.
+            Stage::Ask if !epoch.is_alone() => self.restart(),
+            Stage::Ask => {
+                self.slower = false;
+                self.start_trial(true, &epoch);
+            }
+            // What more readers get says nothing of the level.
+            _ if here.rate > self.best.rate && here.has_more_readers(&self.best) => self.restart(),
             Stage::Recall => {
                 if self.take_if_better(here) {
                     self.start_refine(4, &epoch);
@@ -241,12 +270,6 @@ impl Search {
             Stage::Grow => self.grow(here, &epoch),
             Stage::Near { gap, grown } => self.near(here, gap, grown, &epoch),
             Stage::Refine { step, up } => self.refine(here, step, up, &epoch),
-            Stage::Hold { left } => self.hold(here, left, &epoch),
-            Stage::Ask if epoch.is_hopeless() => self.start_hold(self.longer(2)),
-            Stage::Ask => {
-                self.slower = false;
-                self.start_trial(true, &epoch);
-            }
             Stage::Trial { up } => self.trial(here, up),
         }
     }
@@ -258,9 +281,7 @@ impl Search {
         self.peak = here.rate;
         self.base = here.rate;
         match self.recalled {
-            Some((good, in_flight)) if is_same(in_flight, epoch.in_flight) => {
-                self.to(Stage::Recall, good.level)
-            }
+            Some(good) if is_same(good.in_flight, epoch.in_flight) => self.to(Stage::Recall, good.level),
             _ => self.to(Stage::Grow, epoch.unit),
         }
     }
@@ -364,11 +385,11 @@ impl Search {
     }
 
     fn start_hold(&mut self, epochs: u32) {
-        let others = |(good, in_flight): (Measured, u64)| {
-            !is_same(in_flight, self.in_flight) || self.best.rate > good.rate * 0.95
+        let others = |good: Measured| {
+            !is_same(good.in_flight, self.best.in_flight) || self.best.rate > good.rate * 0.95
         };
         if self.best.level > 0 && self.recalled.is_none_or(others) {
-            self.recalled = Some((self.best, self.in_flight));
+            self.recalled = Some(self.best);
         }
         if let Some(before) = self.before.take() {
             let same = self.best.level.abs_diff(before) <= before / 4;
@@ -384,7 +405,7 @@ impl Search {
         let held = *self.held.get_or_insert(*epoch);
         self.kept += 1;
         let ratio = here.rate / self.best.rate.max(1.0);
-        let readers_moved = !is_same(epoch.in_flight, held.in_flight);
+        let readers_moved = !is_same(epoch.in_flight, self.best.in_flight);
         let backend_moved = self.best.level > 0 && !is_same(epoch.backend_latency, held.backend_latency);
         let moved = (ratio - 1.0).abs() > self.moves || readers_moved || backend_moved;
         let sign = if (1.0 / FAR..FAR).contains(&ratio) { 1 } else { 2 };
@@ -432,7 +453,7 @@ impl Search {
     fn back_to_the_cache(&mut self) {
         self.fooled = if self.kept < KEPT { self.fooled + 1 } else { 0 };
         (self.recalled, self.before) = (None, None);
-        self.best = Measured { level: 0, rate: self.base, keep: 0, balanced: 0 };
+        self.best = Measured { level: 0, rate: self.base, keep: 0, balanced: 0, ..self.best };
         self.peak = self.base;
         self.start_hold((FIRST_HOLD << self.fooled.min(8)).min(LAST_HOLD));
     }

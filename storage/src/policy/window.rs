@@ -323,7 +323,8 @@ impl Window {
             if !self.meter.is_striped() {
                 self.searches[class].epoch(epoch);
             }
-            self.probe.next_epoch();
+            let search = &self.searches[class];
+            self.probe.next_epoch(search.level() > 0 && !search.exploring());
             self.meter.restart(now);
         }
     }

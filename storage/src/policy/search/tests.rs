@@ -124,6 +124,37 @@ fn a_noisy_device_is_not_searched_for_ever() {
     assert!(searching < 120, "{searching} of 2000 epochs at the backend");
 }
 
+/// Whatever the search is at when they come: the first epoch of a level that is held is no measure of how many there were.
+#[test]
+fn more_readers_are_seen_whenever_they_come() {
+    for backend in [18.0, 100.0] {
+        for alone in 0..400 {
+            let mut search = Search::default();
+            let read = |search: &mut Search, readers: u64| {
+                let level = search.level().min(readers);
+                let cache = if level < readers { 60.0 } else { 0.0 };
+                let rate = cache + if level > 0 { backend } else { 0.0 };
+                search.epoch(Epoch {
+                    rate,
+                    in_flight: readers,
+                    unit: 1,
+                    cache_when_spilled: readers - level,
+                    cache_latency: ((readers - level).max(1) as f64 * 1000.0 / 60.0) as u64,
+                    backend_latency: (level.max(1) as f64 * 1000.0 / backend) as u64,
+                });
+                rate
+            };
+            (0..alone).for_each(|_| {
+                read(&mut search, 1);
+            });
+            let rates: Vec<f64> = (0..40).map(|_| read(&mut search, 16)).collect();
+            let (best, late) = (60.0 + backend, &rates[12..]);
+            let mean = late.iter().sum::<f64>() / late.len() as f64;
+            assert!(mean > best * 0.95, "{mean:.1} of {best} after {alone} epochs: {rates:?}");
+        }
+    }
+}
+
 #[test]
 fn a_moved_rate_restarts_from_plain_caching() {
     let mut search = Search::default();
