@@ -9,8 +9,9 @@
 //! ```
 //! All figures are ratios of things measured in turns in one run. It wants the machine for itself, root and the packages
 //! that `contrib/scripts/install-needs.sh all` installs. `FIGURE=2,5` (numbers or names) runs those only; `CELLS=TEXT` measures
-//! only the cells of `split` whose name contains it. A figure that fails does not take the others with it. Plots go to `PLOTS` (default: `bench-storage` in the target directory),
-//! data to `BENCH_DIR` (default /var/tmp, a real disk). The last line is `RESULT {json}`.
+//! only the cells of `split` whose name contains it, of all of them also with `QUICK=1`: `QUICK=1 CELLS=/` takes each of them,
+//! shortly, in two hours. A figure that fails does not take the others with it. Plots go to `PLOTS` (default: `bench-storage` in
+//! the target directory), data to `BENCH_DIR` (default /var/tmp, a real disk). The last line is `RESULT {json}`.
 
 mod changing;
 mod cost;

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use migshare_storage::plot::Chart;
 use serde_json::{Map, Value, json};
 
@@ -160,9 +160,11 @@ pub(crate) fn run(plan: &Plan) -> Result<Map<String, Value>> {
     let work = Work::new("split")?;
     let remote = Remote::up(&work.0, "nbd", 400)?.with_cache(400)?;
     put(&remote.files(), "data", FILE_MIB)?;
-    let mut cells = if plan.quick { QUICK.to_vec() } else { all_cells() };
+    let bounded = plan.quick && plan.cells.is_none();
+    let mut cells = if bounded { QUICK.to_vec() } else { all_cells() };
     if let Some(only) = &plan.cells {
         cells.retain(|c| c.name().contains(only.as_str()));
+        ensure!(!cells.is_empty(), "CELLS={only}: no cell has this in its name, as 1:1/64k/q16/f0 has");
     }
     // Each change of the devices' rates costs a restart.
     cells.sort_by_key(|c| (c.ratio, c.block < K64, c.flows));
@@ -175,7 +177,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Map<String, Value>> {
         ARMS.map(|a| format!("{a:>13.13}")).join("")
     );
     for (index, cell) in cells.iter().enumerate() {
-        if plan.quick && start.elapsed() > QUICK_LONGEST {
+        if bounded && start.elapsed() > QUICK_LONGEST {
             println!("{} cells left out: this machine is too busy or too slow for them", cells.len() - index);
             break;
         }

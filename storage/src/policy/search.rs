@@ -125,9 +125,10 @@ const MOVED: f64 = 0.12;
 const MOVED_NOISY: f64 = 0.4;
 /// A level that has held for so many epochs was right when it was found.
 const KEPT: u32 = 64;
-/// Reads of a glance, and the share of the best rate that makes it a full trial.
+/// Reads of a glance, and the share of the best rate that makes it a full trial; one read is enough below the other share.
 const GLANCE: u64 = 4;
 const PROMISING: f64 = 0.9;
+const HOPELESS: f64 = 0.4;
 /// Signs of a change that make one: an epoch is one, and two where its rate moved by more than this factor.
 const SIGNS: u32 = 3;
 const FAR: f64 = 2.0;
@@ -155,6 +156,8 @@ pub(crate) struct Search {
     fruitless: u32,
     /// The level that paid before things changed: tried first when they change back.
     recalled: Option<Measured>,
+    /// Whether this search was begun anew because more was in flight.
+    anew: bool,
     /// Whether duplicates showed a reader that came alone a slower backend.
     slower: bool,
     /// How often in a row a reader that came alone was soon given less by the backend than by the cache, and for how many
@@ -179,6 +182,7 @@ impl Default for Search {
             held: None,
             fruitless: 0,
             recalled: None,
+            anew: false,
             slower: false,
             fooled: 0,
             kept: 0,
@@ -223,8 +227,12 @@ impl Search {
         let share = bytes as f64 / expected.max(1.0);
         let reads = expected / unit.max(1) as f64;
         let trying = self.exploring() && !self.wants_duplicates();
-        let glanced = alone && self.slower && bytes >= GLANCE * unit;
-        trying && (glanced && share < PROMISING || reads > 24.0 && share < 0.4 || reads > 96.0 && share < 0.7)
+        let enough = if share < HOPELESS { unit } else { GLANCE * unit };
+        let glanced = alone && self.slower && bytes >= enough;
+        trying
+            && (glanced && share < PROMISING
+                || reads > 24.0 && share < HOPELESS
+                || reads > 96.0 && share < 0.7)
     }
 
     /// Begins anew, from plain caching.
@@ -257,8 +265,11 @@ impl Search {
                 self.slower = false;
                 self.start_trial(true, &epoch);
             }
-            // What more readers get says nothing of the level.
-            _ if here.rate > self.best.rate && here.has_more_readers(&self.best) => self.restart(),
+            // What more readers get says nothing of the level. Once: some have more in flight whenever they get more.
+            _ if !self.anew && here.rate > self.best.rate && here.has_more_readers(&self.best) => {
+                self.restart();
+                self.anew = true;
+            }
             Stage::Recall => {
                 if self.take_if_better(here) {
                     self.start_refine(4, &epoch);
@@ -396,6 +407,7 @@ impl Search {
             self.moves = if same { (self.moves * 1.5).min(MOVED_NOISY) } else { MOVED };
         }
         self.hold_epochs = epochs;
+        self.anew = false;
         self.moved = 0;
         self.held = None;
         self.to(Stage::Hold { left: epochs }, self.best.level);
