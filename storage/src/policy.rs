@@ -435,7 +435,7 @@ impl Splitter {
     fn notice_falls(&mut self) {
         for (place, target) in self.liveness.iter_mut().enumerate() {
             if let (true, Policy::Window(window)) = (target.fell(), &mut self.policy) {
-                window.target_fell(TargetId(place as u32));
+                window.target_fell(TargetId(place as u32), !target.answers());
             }
         }
     }

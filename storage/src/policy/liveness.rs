@@ -15,7 +15,7 @@
 use super::{BackendState, InFlight, MILLIS, Nanos};
 
 /// A backend that answers nothing for this long while reads wait is not live.
-const SILENCE: Nanos = 250 * MILLIS;
+pub(super) const SILENCE: Nanos = 250 * MILLIS;
 /// Time between two questions to a backend that is down: while questions stay unanswered this part of the time that it has
 /// been down, at least and at most so much; and more where those that hang hold much memory.
 const ASK_PART: Nanos = 8;

@@ -90,6 +90,12 @@ impl Measured {
         let explained = than.in_flight + self.level.saturating_sub(than.level);
         self.in_flight > explained && !is_same(self.in_flight, explained)
     }
+
+    /// The same for less.
+    fn has_fewer_readers(&self, than: &Self) -> bool {
+        let explained = than.in_flight.saturating_sub(than.level.saturating_sub(self.level));
+        self.in_flight < explained && !is_same(self.in_flight, explained)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,6 +145,10 @@ const WORTHWHILE: f64 = 1.05;
 const FIRST_HOLD: u32 = 16;
 const FIRST_HOLD_SPLIT: u32 = 4;
 const LAST_HOLD: u32 = 2048;
+/// How often a search is begun anew, at most, because readers became more or fewer.
+const MOST_ANEW: u32 = 3;
+/// The backend fell silent so often while a level was held, and no epoch could be measured: the level is to blame.
+const MOST_FALLS: u32 = 4;
 
 /// The search of one size class.
 #[derive(Debug)]
@@ -156,8 +166,11 @@ pub(crate) struct Search {
     fruitless: u32,
     /// The level that paid before things changed: tried first when they change back.
     recalled: Option<Measured>,
-    /// Whether this search was begun anew because more was in flight.
-    anew: bool,
+    /// How often this search was begun anew because more or less was in flight.
+    anew: u32,
+    /// How often the backend fell silent since an epoch ended, and the length of a typical read.
+    falls: u32,
+    unit: u64,
     /// Whether duplicates showed a reader that came alone a slower backend.
     slower: bool,
     /// How often in a row a reader that came alone was soon given less by the backend than by the cache, and for how many
@@ -182,7 +195,9 @@ impl Default for Search {
             held: None,
             fruitless: 0,
             recalled: None,
-            anew: false,
+            anew: 0,
+            falls: 0,
+            unit: 0,
             slower: false,
             fooled: 0,
             kept: 0,
@@ -252,6 +267,7 @@ impl Search {
             balanced: epoch.balanced(self.level),
             in_flight: epoch.in_flight,
         };
+        (self.falls, self.unit) = (0, epoch.unit);
         if self.level == 0 && self.exploring() {
             self.base = here.rate;
         }
@@ -265,10 +281,12 @@ impl Search {
                 self.slower = false;
                 self.start_trial(true, &epoch);
             }
-            // What more readers get says nothing of the level. Once: some have more in flight whenever they get more.
-            _ if !self.anew && here.rate > self.best.rate && here.has_more_readers(&self.best) => {
+            // What more or fewer readers get says nothing of the level. A few times: some have more in flight whenever they get
+            // more.
+            _ if self.anew < MOST_ANEW && self.readers_moved(here) => {
+                let anew = self.anew + 1;
                 self.restart();
-                self.anew = true;
+                self.anew = anew;
             }
             Stage::Recall => {
                 if self.take_if_better(here) {
@@ -283,6 +301,30 @@ impl Search {
             Stage::Refine { step, up } => self.refine(here, step, up, &epoch),
             Stage::Trial { up } => self.trial(here, up),
         }
+    }
+
+    /// The backend fell silent with reads at it, so that nothing can be measured. A trial has failed by that; where it comes again
+    /// and again, what is asked of the backend takes it longer than silence may last.
+    pub(crate) fn fell(&mut self) {
+        self.falls += 1;
+        if self.level > 0 && self.exploring() {
+            self.epoch(Epoch {
+                rate: 0.0,
+                in_flight: self.best.in_flight,
+                unit: self.unit.max(1),
+                cache_when_spilled: 0,
+                cache_latency: 0,
+                backend_latency: 0,
+            });
+        } else if self.level > 0 && self.falls >= MOST_FALLS {
+            self.restart();
+        }
+    }
+
+    /// Whether a rate that is not that of the best level comes of more or fewer readers than there were when that was measured.
+    fn readers_moved(&self, here: Measured) -> bool {
+        here.rate > self.best.rate && here.has_more_readers(&self.best)
+            || here.rate < self.best.rate * LOSING && here.has_fewer_readers(&self.best)
     }
 
     /// Plain caching was measured.
@@ -407,7 +449,7 @@ impl Search {
             self.moves = if same { (self.moves * 1.5).min(MOVED_NOISY) } else { MOVED };
         }
         self.hold_epochs = epochs;
-        self.anew = false;
+        self.anew = 0;
         self.moved = 0;
         self.held = None;
         self.to(Stage::Hold { left: epochs }, self.best.level);

@@ -117,6 +117,106 @@ fn hedging_cuts_the_tail_within_its_budget() {
     assert!(late[1] * 4 < late[0], "{late:?}");
 }
 
+/// One read of 1 MiB at a time beside a backend, whose answers come when they come.
+struct Alone {
+    splitter: Splitter,
+    now: Nanos,
+    /// What the backend has yet to answer: when, and the answer.
+    late: Vec<(Nanos, Completion)>,
+}
+
+impl Alone {
+    const CACHE: Nanos = 17 * MILLIS;
+    const LEN: u32 = 1 << 20;
+    /// After this time the other side is asked.
+    const RESCUE: Nanos = 300 * MILLIS;
+
+    fn part(takes: Nanos, len: u32) -> Nanos {
+        takes * Nanos::from(len) / Nanos::from(Self::LEN)
+    }
+
+    fn wait(&mut self, until: Nanos) {
+        while self.now < until {
+            let next = self.late.first().map_or(until, |answer| answer.0);
+            self.now = next.min(until).min(self.now + 25 * MILLIS).max(self.now);
+            self.splitter.tick(self.now);
+            while self.late.first().is_some_and(|answer| answer.0 <= self.now) {
+                let (_, answer) = self.late.remove(0);
+                self.splitter.completed(self.now, answer);
+            }
+        }
+    }
+
+    fn read_cache(&mut self, len: u32, role: Role) {
+        self.splitter.issued(self.now, Side::Cache, Ask { len, ..ASK });
+        let latency = Self::part(Self::CACHE, len);
+        self.wait(self.now + latency);
+        self.splitter.completed(self.now, Completion { len, role, ..done(Side::Cache, latency, true) });
+    }
+
+    /// Returns when the answer comes, or the other side is to be asked; both are one time for a part that nobody waits for.
+    fn ask_backend(&mut self, len: u32, takes: Nanos, role: Role) -> (Nanos, bool) {
+        self.splitter.issued(self.now, Side::Backend, Ask { len, ..ASK });
+        let latency = Self::part(takes, len);
+        let lost = role != Role::Duplicate && latency > Self::RESCUE;
+        let role = if lost { Role::Outrun } else { role };
+        self.late.push((self.now + latency, Completion { len, role, ..done(Side::Backend, latency, true) }));
+        self.late.sort_unstable_by_key(|answer| answer.0);
+        (self.now + latency.min(Self::RESCUE), lost)
+    }
+
+    fn read(&mut self, backend: Nanos) {
+        let all = Self::LEN;
+        match self.splitter.route(self.now, Ask { len: all, ..ASK }) {
+            Route::One(Side::Cache) => self.read_cache(all, Role::Whole),
+            Route::Probe => {
+                self.ask_backend(all, backend, Role::Duplicate);
+                self.read_cache(all, Role::Whole);
+            }
+            Route::One(Side::Backend) => {
+                let (until, lost) = self.ask_backend(all, backend, Role::Whole);
+                self.wait(until);
+                if lost {
+                    self.read_cache(all, Role::Whole);
+                }
+            }
+            Route::Stripe { cache } => {
+                let (until, lost) = self.ask_backend(all - cache, backend, Role::Striped);
+                self.read_cache(cache, Role::Striped);
+                self.wait(until);
+                if lost {
+                    self.splitter.part_is_late(Side::Backend, all - cache, Self::RESCUE);
+                    self.read_cache(all - cache, Role::Striped);
+                }
+            }
+        }
+    }
+}
+
+/// What a lone reader gets over what the cache would have given, in 40 seconds; the backend takes 5 ms for a read for a `fast` time,
+/// and then `backend`.
+fn alone_beside(fast: Nanos, backend: Nanos) -> f64 {
+    let splitter = Splitter::new(Policy::Window(Box::new(Window::new(WindowConfig::default()))));
+    let (mut alone, mut reads) = (Alone { splitter, now: 0, late: Vec::new() }, 0);
+    while alone.now < 60 * SECOND {
+        alone.read(if alone.now < fast { 5 * MILLIS } else { backend });
+        reads += u64::from(alone.now >= 20 * SECOND);
+    }
+    (reads * Alone::CACHE) as f64 / (40 * SECOND) as f64
+}
+
+/// Every read there is taken for lost, and nothing can be measured while the backend is.
+#[test]
+fn a_lone_reader_does_not_stay_with_a_backend_that_is_slower_than_silence_may_last() {
+    for backend in [100, 240, 330, 700, 2000] {
+        for fast in [0, 1, 10] {
+            let got = alone_beside(fast * SECOND, backend * MILLIS);
+            assert!(got >= 0.95, "{got:.3} of the cache, reads of {backend} ms after {fast} s");
+        }
+    }
+    assert!(alone_beside(0, 5 * MILLIS) > 3.0);
+}
+
 /// Runs of `reads` by 16 readers with pauses of 3 s between, over two devices that take a millisecond per read each. The first
 /// `unrouted` ones of a run come past the policy, as those do whose bytes are to be validated first. Returns the reads per
 /// second after ten runs.

@@ -19,6 +19,7 @@ mod minimum;
 mod probe;
 mod stripe;
 
+use super::liveness::SILENCE;
 use super::search::Search;
 use super::target::PerTarget;
 use super::{Ask, Completion, InFlight, MILLIS, Nanos, Outstanding, Role, Route, Side, StreamId, TargetId};
@@ -115,6 +116,8 @@ struct Target {
     timing: SideTiming,
     /// Duplicates under way, for which no reader waits.
     duplicates: InFlight,
+    /// Whether it is silent.
+    down: bool,
     /// When it last answered or was asked by a duplicate.
     heard: Nanos,
 }
@@ -122,7 +125,7 @@ struct Target {
 impl Default for Target {
     fn default() -> Self {
         let (timing, duplicates) = Default::default();
-        Self { held: [0; StreamId::BUCKETS], timing, duplicates, heard: 0 }
+        Self { held: [0; StreamId::BUCKETS], timing, duplicates, down: false, heard: 0 }
     }
 }
 
@@ -170,11 +173,17 @@ impl Window {
         }
     }
 
-    /// A target went down: what was under way there will not be told of again.
-    pub(super) fn target_fell(&mut self, target: TargetId) {
+    /// A target went down, or came back: what was under way there will not be told of again.
+    pub(super) fn target_fell(&mut self, target: TargetId, down: bool) {
         let target = self.target(target);
+        let hits = target.bytes() > 0;
         target.held = [0; StreamId::BUCKETS];
         target.duplicates = InFlight::default();
+        let was_down = std::mem::replace(&mut target.down, down);
+        if down && !was_down && hits {
+            self.searches.iter_mut().for_each(Search::fell);
+            self.stripes.backend_fell(SILENCE);
+        }
     }
 
     /// What readers wait for: a duplicate makes nobody's queue longer.
@@ -212,6 +221,7 @@ impl Window {
             self.reason = Reason::BackendReturning;
             return Route::One(Side::Cache);
         }
+        self.stripes.arrived(out);
         let reason = self.decide(now, ask, out);
         self.reason = reason;
         self.meter.arrived(now, ask, out, reason == Reason::Spilled);
@@ -220,7 +230,7 @@ impl Window {
                 self.probe.spilled(now);
                 Route::One(Side::Backend)
             }
-            Reason::Striped => Route::Stripe { cache: self.stripes.cache_part(len) },
+            Reason::Striped => Route::Stripe { cache: self.stripes.cut(len) },
             // A duplicate would keep the next striped read waiting.
             Reason::Compared => Route::One(Side::Cache),
             _ if self.probe_is_due(now, ask, out) => {

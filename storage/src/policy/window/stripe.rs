@@ -47,6 +47,10 @@ pub(super) struct Stripes {
     parts: [Pace; 2],
     /// The same of whole hits that came alone, at the cache: at the backend some are read to try it.
     whole: Pace,
+    /// Bytes of the part that the backend has not answered yet.
+    asked: u32,
+    /// Whether a read came while another one was under way, since last there was none.
+    crowded: bool,
     /// Reads since the last trial, and how many there are between two.
     since: u32,
     gap: u32,
@@ -57,11 +61,16 @@ pub(super) struct Stripes {
 impl Default for Stripes {
     fn default() -> Self {
         let (parts, whole) = Default::default();
-        Self { parts, whole, since: 0, gap: FIRST, tried: false }
+        Self { parts, whole, asked: 0, crowded: false, since: 0, gap: FIRST, tried: false }
     }
 }
 
 impl Stripes {
+    /// A hit comes beside `out`, of whatever length.
+    pub(super) fn arrived(&mut self, out: &Outstanding) {
+        self.crowded |= out.reads() > 0;
+    }
+
     /// How a read of `len` is to be read now.
     pub(super) fn decide(&mut self, len: u32, out: &Outstanding) -> Large {
         if len < SHORTEST || out.reads() >= ALONE {
@@ -120,8 +129,15 @@ impl Stripes {
         (SPARING * f64::from(TRIAL) * costs).clamp(SOON, SELDOM) as u32
     }
 
-    /// Bytes of the cache's part of a read of `len`: whole blocks, the odd one at the faster side.
-    pub(super) fn cache_part(&self, len: u32) -> u32 {
+    /// Bytes of the cache's part of a read of `len` that is striped now.
+    pub(super) fn cut(&mut self, len: u32) -> u32 {
+        let cache = self.cache_part(len);
+        self.asked = len.saturating_sub(cache);
+        cache
+    }
+
+    /// Whole blocks, the odd one at the faster side.
+    fn cache_part(&self, len: u32) -> u32 {
         let share = self.share();
         let blocks = f64::from(len) / BLOCK * share;
         let blocks = if share < 0.5 { blocks.floor() } else { blocks.ceil() };
@@ -131,14 +147,21 @@ impl Stripes {
     /// Learns from a completion: of the parts of striped reads, and of whole hits that came alone to the cache (`left` is what
     /// is still under way).
     pub(super) fn completed(&mut self, done: &Completion, left: &Outstanding) {
+        let alone = left.reads() == 0 && !self.crowded;
+        self.crowded &= left.reads() > 0;
         if done.role == Role::Striped {
             self.parts[done.side as usize].add(done.len, done.latency);
-        } else if done.side == Side::Cache
-            && done.role == Role::Whole
-            && done.len >= SHORTEST
-            && left.reads() == 0
-        {
+            self.asked = if done.side == Side::Backend { 0 } else { self.asked };
+        } else if alone && done.side == Side::Cache && done.role == Role::Whole && done.len >= SHORTEST {
             self.whole.add(done.len, done.latency);
+        }
+    }
+
+    /// The backend was silent for `age` and is taken to be down: nobody will tell of the part that it has.
+    pub(super) fn backend_fell(&mut self, age: Nanos) {
+        if self.asked > 0 {
+            self.parts[Side::Backend as usize].add(self.asked, age);
+            self.asked = 0;
         }
     }
 
@@ -263,6 +286,27 @@ mod tests {
             got += if read >= 200 { took / 2800.0 } else { 0.0 };
         }
         assert!(got <= 1.03, "{got:.3} of plain caching");
+    }
+
+    /// A queue that drains ends with a read that has waited for all others.
+    #[test]
+    fn whole_reads_that_queued_make_striping_no_better() {
+        let (mut stripes, alone) = (Stripes::default(), Outstanding::default());
+        assert!(reader(&mut stripes, 200, 50, [16.0, 600.0], 2e7) < 1.05);
+        let mut out = alone;
+        for _ in 0..16 {
+            stripes.arrived(&out);
+            out.cache.add(LEN);
+        }
+        for read in 1..=16 {
+            out.cache.remove(LEN);
+            let (stream, target, latency) = (StreamId(1), TargetId(0), read * 17_000_000);
+            let (side, role) = (Side::Cache, Role::Whole);
+            stripes.completed(&Completion { stream, target, side, len: LEN, latency, ok: true, role }, &out);
+        }
+        stripes.arrived(&alone);
+        let striped = (0..20).filter(|_| stripes.decide(LEN, &alone) == Large::Striped).count();
+        assert!(striped <= TRIAL as usize, "{striped} of 20");
     }
 
     /// The search reads whole blocks there now and then.
