@@ -1,8 +1,7 @@
 //! Striping: one large read that comes nearly alone is cut in two, read at both sides at once.
 //!
 //! The cut follows what each side takes per byte, so that both parts end together. Whether striping pays is decided by
-//! comparing that with whole reads; where a side takes now more and now less, the reader waits for whichever part is late. What
-//! is not done is tried now and then: the more it costs, the more seldom.
+//! comparing that with whole reads. What is not done is tried now and then: the more it costs, the more seldom.
 //!
 //! ```text
 //!   whole -- 4 reads, later as many as a trial is worth --> two striped --(pay)--> striped -- the same --> two whole ones at the cache
@@ -102,12 +101,10 @@ impl Stripes {
         known && self.striped() * WORTH < self.whole.mean
     }
 
-    /// Nanoseconds per byte of a striped read: of two parts that take as long in the mean, the later one takes half of the
-    /// difference between them longer than that.
+    /// Nanoseconds per byte of a striped read.
     fn striped(&self) -> f64 {
         let ([cache, backend], share) = (&self.parts, self.share());
-        let differ = cache.spread() * share + backend.spread() * (1.0 - share);
-        (cache.mean * share).max(backend.mean * (1.0 - share)) + differ / 2.0
+        (cache.mean * share).max(backend.mean * (1.0 - share))
     }
 
     /// The cache's share of a striped read: both parts take equally long then.
@@ -175,8 +172,6 @@ impl Stripes {
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
     mean: f64,
-    /// Mean difference of a sample from the mean before it.
-    spread: f64,
     /// How many samples it stands on, up to three.
     samples: u8,
 }
@@ -184,20 +179,12 @@ struct Pace {
 impl Pace {
     fn add(&mut self, len: u32, latency: Nanos) {
         let pace = latency.max(1) as f64 / f64::from(len.max(1));
-        if self.samples > 0 {
-            self.spread += ((pace - self.mean).abs() - self.spread) / 4.0;
-        }
         self.mean += (pace - self.mean) / f64::from(self.samples + 1);
         self.samples = (self.samples + 1).min(3);
     }
 
     fn is_known(&self) -> bool {
         self.mean > 0.0
-    }
-
-    /// A pace that has become another one is no wide spread for long.
-    fn spread(&self) -> f64 {
-        self.spread.min(self.mean)
     }
 
     /// The next sample counts alone.
@@ -274,18 +261,6 @@ mod tests {
         assert!(reader(&mut stripes, 200, 50, [16.0, 16.0], 0.0) < 0.55);
         assert!(reader(&mut stripes, 2000, 40, [16.0, 3000.0], 0.0) < 1.02);
         assert!(reader(&mut stripes, 2000, 1000, [16.0, 16.0], 0.0) < 0.6);
-    }
-
-    /// Most parts at the backend are in time, and one in three takes four times as long.
-    #[test]
-    fn a_backend_whose_parts_are_often_late_is_left() {
-        let (mut stripes, mut random, mut got) = (Stripes::default(), crate::random::Random(4), 0.0);
-        for read in 0..3000 {
-            let late = if random.below(3) == 0 { 3e7 } else { 0.0 };
-            let took = reader(&mut stripes, 1, 0, [16.0, 160.0], late);
-            got += if read >= 200 { took / 2800.0 } else { 0.0 };
-        }
-        assert!(got <= 1.03, "{got:.3} of plain caching");
     }
 
     /// A queue that drains ends with a read that has waited for all others.
