@@ -17,6 +17,9 @@
 //! longer a trial is only a glance ([`Search::is_lost`]): a reader whom the cache makes wait looks as if it came alone, too, and
 //! is known by its second read while the first is at the backend. A lone reader whom the backend soon gives less than the
 //! cache goes straight to Hold at level 0, for longer each time.
+//!
+//! Rates of more or fewer readers are not compared: where they come during a search it begins anew. A backend that falls silent
+//! lets nothing be measured, so that is an answer, too ([`Search::fell`]).
 //! It knows no clock: the caller ends epochs and hands in their rates.
 
 /// What one epoch showed.
@@ -283,7 +286,7 @@ impl Search {
             }
             // What more or fewer readers get says nothing of the level. A few times: some have more in flight whenever they get
             // more.
-            _ if self.anew < MOST_ANEW && self.readers_moved(here) => {
+            _ if self.anew < MOST_ANEW && self.rate_is_of_others(here) => {
                 let anew = self.anew + 1;
                 self.restart();
                 self.anew = anew;
@@ -322,7 +325,7 @@ impl Search {
     }
 
     /// Whether a rate that is not that of the best level comes of more or fewer readers than there were when that was measured.
-    fn readers_moved(&self, here: Measured) -> bool {
+    fn rate_is_of_others(&self, here: Measured) -> bool {
         here.rate > self.best.rate && here.has_more_readers(&self.best)
             || here.rate < self.best.rate * LOSING && here.has_fewer_readers(&self.best)
     }

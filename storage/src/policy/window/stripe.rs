@@ -200,6 +200,18 @@ mod tests {
 
     const LEN: u32 = 1 << 20;
 
+    fn done(side: Side, len: u32, latency: Nanos, role: Role) -> Completion {
+        let (stream, target) = (StreamId(1), TargetId(0));
+        Completion { stream, target, side, len, latency, ok: true, role }
+    }
+
+    /// How many of the next reads of one who comes alone are striped.
+    fn striped_of(reads: u32, stripes: &mut Stripes) -> usize {
+        let alone = Outstanding::default();
+        stripes.arrived(&alone);
+        (0..reads).filter(|_| stripes.decide(LEN, &alone) == Large::Striped).count()
+    }
+
     /// A reader of large blocks who comes alone: `paces` of cache and backend in nanoseconds per byte, `fixed` nanoseconds at the
     /// backend besides. Whole reads that are free go to the cache. Returns the time of the reads from `skip` on, over that of plain caching.
     fn reader(stripes: &mut Stripes, reads: u32, skip: u32, paces: [f64; 2], fixed: f64) -> f64 {
@@ -218,16 +230,8 @@ mod tests {
                 let extra = if *side == Side::Backend { fixed } else { 0.0 };
                 let latency = f64::from(*len) * paces[*side as usize] + extra;
                 longest = latency.max(longest);
-                let done = Completion {
-                    stream: StreamId(1),
-                    target: TargetId(0),
-                    side: *side,
-                    len: *len,
-                    latency: latency as u64,
-                    ok: true,
-                    role: if parts.len() == 2 { Role::Striped } else { Role::Whole },
-                };
-                stripes.completed(&done, &alone);
+                let role = if parts.len() == 2 { Role::Striped } else { Role::Whole };
+                stripes.completed(&done(*side, *len, latency as u64, role), &alone);
             }
             took += if read >= skip { longest } else { 0.0 };
         }
@@ -266,40 +270,28 @@ mod tests {
     /// A queue that drains ends with a read that has waited for all others.
     #[test]
     fn whole_reads_that_queued_make_striping_no_better() {
-        let (mut stripes, alone) = (Stripes::default(), Outstanding::default());
+        let (mut stripes, mut out) = (Stripes::default(), Outstanding::default());
         assert!(reader(&mut stripes, 200, 50, [16.0, 600.0], 2e7) < 1.05);
-        let mut out = alone;
         for _ in 0..16 {
             stripes.arrived(&out);
             out.cache.add(LEN);
         }
         for read in 1..=16 {
             out.cache.remove(LEN);
-            let (stream, target, latency) = (StreamId(1), TargetId(0), read * 17_000_000);
-            let (side, role) = (Side::Cache, Role::Whole);
-            stripes.completed(&Completion { stream, target, side, len: LEN, latency, ok: true, role }, &out);
+            stripes.completed(&done(Side::Cache, LEN, read * 17_000_000, Role::Whole), &out);
         }
-        stripes.arrived(&alone);
-        let striped = (0..20).filter(|_| stripes.decide(LEN, &alone) == Large::Striped).count();
+        let striped = striped_of(20, &mut stripes);
         assert!(striped <= TRIAL as usize, "{striped} of 20");
     }
 
     /// The search reads whole blocks there now and then.
     #[test]
     fn whole_reads_at_a_slow_backend_make_striping_no_better() {
-        let (mut stripes, alone) = (Stripes::default(), Outstanding::default());
+        let mut stripes = Stripes::default();
         assert!(reader(&mut stripes, 200, 50, [16.0, 600.0], 2e7) < 1.05);
-        let tried = Completion {
-            stream: StreamId(1),
-            target: TargetId(0),
-            side: Side::Backend,
-            len: LEN,
-            latency: 600_000_000,
-            ok: true,
-            role: Role::Whole,
-        };
-        stripes.completed(&tried, &alone);
-        let striped = (0..20).filter(|_| stripes.decide(LEN, &alone) == Large::Striped).count();
+        let tried = done(Side::Backend, LEN, 600_000_000, Role::Whole);
+        stripes.completed(&tried, &Outstanding::default());
+        let striped = striped_of(20, &mut stripes);
         assert!(striped <= TRIAL as usize, "{striped} of 20");
     }
 
